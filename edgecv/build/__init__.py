@@ -1,0 +1,1 @@
+"""The one sequence from recipe to artifacts, and the store that remembers it (host half)."""

@@ -1,0 +1,1 @@
+"""The nouns of edgecv: frozen dataclasses and protocols on the standard library and numpy."""

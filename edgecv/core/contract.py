@@ -1,0 +1,64 @@
+"""The input contract: how a picture becomes the numbers that a model expects.
+
+Declared once in the recipe, carried in the manifest, and the only source of pre-processing in
+training, calibration, evaluation and on the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+Color = Literal["rgb", "bgr", "gray"]
+Resize = Literal["stretch", "letterbox", "letterbox-topleft", "crop"]
+Interpolation = Literal["nearest", "linear", "cubic", "area"]
+
+FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+"""Read by pydantic where a class has it as ``__pydantic_config__``: unknown keys are errors."""
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """Picture (uint8, any size) -> network input of ``size``.
+
+    The order is fixed: colour, resize, then ``x = low + pixel / 255 * (high - low)`` with
+    ``range = (low, high)``, then ``(x - mean) / std`` per channel. ``mean`` and ``std`` have one value
+    per channel (1 for gray, 3 otherwise) in the channel order of ``color``.
+
+    ``resize``: ``stretch`` ignores the aspect ratio; ``letterbox`` keeps it and pads both sides with
+    ``pad_value`` (0..255); ``letterbox-topleft`` pads right and bottom only; ``crop`` scales the
+    shorter side to ``size / crop_ratio`` and cuts the centre.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    size: tuple[int, int] = field(metadata={"description": "height and width of the network input, in pixels"})
+    color: Color = field(default="rgb", metadata={"description": "channel order that the network was trained on"})
+    mean: tuple[float, ...] = field(default=(0.0, 0.0, 0.0), metadata={"description": "subtracted, per channel"})
+    std: tuple[float, ...] = field(default=(1.0, 1.0, 1.0), metadata={"description": "divided by, per channel"})
+    range: tuple[float, float] = field(
+        default=(0.0, 1.0), metadata={"description": "what pixel values 0 and 255 become before mean and std"}
+    )
+    resize: Resize = field(default="stretch", metadata={"description": "how the picture is brought to size"})
+    crop_ratio: float = field(default=0.875, metadata={"gt": 0, "le": 1, "description": "used by resize: crop"})
+    pad_value: int = field(default=114, metadata={"ge": 0, "le": 255, "description": "used by resize: letterbox"})
+    interpolation: Interpolation = field(default="linear", metadata={"description": "resampling filter"})
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 otherwise."""
+        return 1 if self.color == "gray" else 3
+
+    def problems(self) -> list[str]:
+        """What is wrong with this contract, in words; empty when it is sound."""
+        found = []
+        if min(self.size) < 1 or max(self.size) > 16384:
+            found.append(f"size is {list(self.size)}; height and width must lie within 1..16384")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                found.append(f"{name} has {len(values)} values; color {self.color} needs {self.channels}")
+        if any(value == 0 for value in self.std):
+            found.append(f"std is {list(self.std)}; 0 would divide by zero")
+        if self.range[0] == self.range[1]:
+            found.append(f"range is {list(self.range)}; the two ends must differ")
+        return found

@@ -1,0 +1,150 @@
+"""Figures that are measured and reported: each is a frozen message with its units in its names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tag = Literal["measured", "emulated", "estimated", "deferred"]
+Outcome = Literal["pass", "fail", "inconclusive", "not-checked"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval ``[low, high]`` at ``level`` (0.95 = 95 %)."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class AccuracyFigures:
+    """A task metric of one model file on one evaluation set.
+
+    ``value`` is in the metric's own unit (top-1: a share 0..1). ``per_sample`` holds one score per
+    sample in the evaluation set's order, so that two files can be compared in pairs; it is kept
+    beside the report, not in it. ``extras`` are further metrics by name.
+    """
+
+    metric: str
+    value: float
+    samples: int
+    interval: Interval | None = None
+    extras: dict[str, float] = field(default_factory=dict)
+    per_sample: tuple[float, ...] = ()
+    file_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class DropFigures:
+    """``reference - candidate`` of a metric, judged by a paired bootstrap over samples."""
+
+    drop: float
+    interval: Interval
+    max_drop: float | None
+    outcome: Outcome
+    samples_to_decide: int | None = None
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Times in milliseconds. A percentile that the sample is too small for is None."""
+
+    p50_ms: float
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float
+    mean_ms: float
+    jitter_ms: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class LatencyFigures:
+    """Latency at batch 1 on real frames.
+
+    ``model`` is the engine call alone, ``with_copies`` adds quantise, copy in and copy out,
+    ``end_to_end`` is picture to decoded result; all back to back. ``paced`` is end to end at
+    ``paced_fps`` with ``deadline_misses`` of its frames late. ``quick`` marks the short protocol.
+    ``invalid`` says why the figures must not be used (throttled, under-voltage), or is empty.
+    """
+
+    model: Percentiles
+    with_copies: Percentiles
+    end_to_end: Percentiles
+    paced: Percentiles | None
+    paced_fps: float | None
+    deadline_misses: int | None
+    warmup_runs: int
+    seconds: float
+    quick: bool
+    threads: int
+    file_sha256: str = ""
+    invalid: str = ""
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """How much of the compiled graph runs accelerated (share 0..1 of executed nodes)."""
+
+    share: float
+    accelerated_nodes: int
+    total_nodes: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung of the verification ladder: this form of the model against the one before it.
+
+    ``sqnr_db`` is ``10 log10(power of the reference / power of the difference)``, infinite when
+    the two are equal; ``max_abs_error`` is in output units; ``agreement`` is the share of samples
+    with the same decoded answer; ``metric`` is the task metric on the same samples.
+    """
+
+    name: str
+    against: str
+    samples: int
+    sqnr_db: float
+    max_abs_error: float
+    agreement: float | None
+    metric: float | None
+    min_sqnr_db: float | None
+    outcome: Outcome
+    blame: str = ""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs of one target, in order, and the first that broke (None when all hold)."""
+
+    rungs: tuple[Rung, ...]
+    first_broken: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One budget of the recipe held against one figure of one artifact."""
+
+    budget: str
+    limit: float
+    value: float | None
+    unit: str
+    outcome: Outcome
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """The machine that a figure was measured on."""
+
+    system: str
+    machine: str
+    cpu: str
+    cores: int
+    memory_mb: int
+    python: str
+    engines: dict[str, str] = field(default_factory=dict)
+    board: str = ""

@@ -1,0 +1,192 @@
+"""The seams of the house: what a backend, an engine, a family and a data reader must offer.
+
+Backends and families are modules; a module satisfies a Protocol by having its functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from edgecv.core.contract import InputContract
+from edgecv.core.figures import AccuracyFigures, Delegation
+from edgecv.core.recipe import FamilySpec
+from edgecv.core.target import Precision, Target
+from edgecv.core.tensor import Array, FloatArray, TensorSpec
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a data set with its truth.
+
+    ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray; ``truth`` is what the family's metric
+    takes (classification: the class index).
+    """
+
+    id: str
+    image: Array
+    truth: Any
+
+
+class Reader(Protocol):
+    """A data set: random access, nothing held in memory, a fixed order."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The samples' names, in order."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Files that were left out, and why."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def sha256(self, index: int) -> str:
+        """Hash of one sample's bytes, as calibration manifests record it."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hash over all samples and truths; changes when the data set does."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model: arrays in, arrays out, batch 1. Not safe to call from two threads at once."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """One inference. ``arrays`` fit ``inputs`` in shape and type; the results fit ``outputs``.
+
+        The arrays that come back belong to the caller and stay valid after the next call.
+
+        Raises:
+            EdgecvError: an array does not fit, or the engine failed.
+        """
+        ...
+
+    def delegation(self) -> Delegation | None:
+        """How much of the graph runs accelerated; None where the engine does not tell."""
+        ...
+
+    def close(self) -> None:
+        """Give the engine's memory back; calling it twice does no harm."""
+        ...
+
+
+@dataclass(frozen=True)
+class CompileSource:
+    """What export wrote for the compilers.
+
+    ``onnx`` is a float or Q/DQ ONNX file (opset 21, batch 1, weights inside); ``program`` a
+    torch.export archive of the same graph, with `quantized_decomposed` nodes left unfolded, or None
+    where the model came as ONNX. ``precision`` is what the compiled file shall compute in.
+    """
+
+    precision: Precision
+    onnx: Path | None
+    program: Path | None
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a backend made: ``model`` is what `load` takes (a file, or a folder such as an .mlpackage),
+    ``files`` all that belongs to the artifact; both relative to ``out``.
+
+    ``status`` is ``deferred`` where the engine can only be built on the device; ``runs_here`` says
+    whether `load` works on this machine.
+    """
+
+    model: str
+    files: tuple[str, ...]
+    status: Literal["ready", "deferred"]
+    runs_here: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """One engine: the module ``edgecv/backends/<name>.py``."""
+
+    NAME: str
+    SUFFIXES: tuple[str, ...]
+
+    def missing(self, *, to: Literal["compile", "run"]) -> str | None:
+        """What is missing on this machine, with the command that installs it; None when all is there."""
+        ...
+
+    def version(self) -> str:
+        """Version of the engine; "" where it is not installed. Must not import the engine."""
+        ...
+
+    def compile(self, source: CompileSource, *, target: Target, out: Path, log: Path) -> Compiled:
+        """Turn the exported graph into this engine's files in the existing, empty folder ``out``.
+
+        Third-party output goes to the end of the file ``log``.
+
+        Raises:
+            ToolchainError: the engine or its converter is not installed or refused the graph.
+        """
+        ...
+
+    def load(self, path: Path, *, options: Mapping[str, Any], threads: int | None) -> Engine:
+        """Load a model made by `compile` (or imported); ``options`` are the target's engine options.
+
+        Raises:
+            ToolchainError: the engine is not installed or cannot run here.
+            ArtifactError: the file is not one of this engine's.
+        """
+        ...
+
+
+class Metric(Protocol):
+    """Collects decoded results against truths, then gives the figures."""
+
+    def update(self, result: Any, truth: Any) -> None: ...
+
+    def compute(self) -> AccuracyFigures: ...
+
+
+class Family(Protocol):
+    """What the outputs of a model mean: the module ``edgecv/families/<kind>.py``."""
+
+    KIND: str
+    METRICS: tuple[str, ...]
+
+    def problems(self, spec: FamilySpec, outputs: Sequence[TensorSpec]) -> list[str]:
+        """Why outputs of this shape do not fit the family, in words; empty when they do."""
+        ...
+
+    def decode(self, outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputContract) -> Any:
+        """Raw outputs of one picture (dequantised float32, batch axis kept) -> the family's result type."""
+        ...
+
+    def agree(self, one: Any, other: Any) -> bool:
+        """Whether two results give the same answer (classification: the same best class)."""
+        ...
+
+    def metric(self, spec: FamilySpec, name: str) -> Metric: ...
+
+    def loss(self, outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float) -> Any:
+        """Training loss (host half: torch tensors, batch first); a scalar tensor."""
+        ...
+
+    def protected(self, module: Any) -> list[str]:
+        """Names of the submodules of a torch ``module`` that pruning must not narrow: its heads."""
+        ...
+
+
+Batches = Callable[[], Iterator[tuple[FloatArray, Any]]]
+"""Starts one pass over data: `(N, C, H, W)` float32 network inputs and their truths."""

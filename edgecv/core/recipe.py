@@ -1,0 +1,289 @@
+"""The recipe: what is to be done, as frozen dataclasses without any parsing.
+
+`edgecv.recipe.load` validates YAML against these classes (bounds and descriptions stand in the
+fields' metadata, which pydantic reads) and generates the JSON schema from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Union
+
+from edgecv.core.contract import FORBID_UNKNOWN, InputContract
+
+__all__ = [
+    "Budgets",
+    "AccuracyBudget",
+    "CalibrationSpec",
+    "Data",
+    "DataSpec",
+    "Distill",
+    "FamilySpec",
+    "Finetune",
+    "LatencyBudget",
+    "ModelSpec",
+    "Prune",
+    "Quantize",
+    "Recipe",
+    "Step",
+    "Weights",
+]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where trained weights come from; exactly one of ``path`` and ``url``.
+
+    A file is a ``.safetensors`` file or a PyTorch state dict, which is only ever loaded with
+    ``weights_only``. A URL needs ``sha256``.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    path: str | None = field(default=None, metadata={"description": "file, relative to the recipe"})
+    url: str | None = field(default=None, metadata={"description": "http(s) address; needs sha256"})
+    sha256: str | None = field(default=None, metadata={"pattern": "^[0-9a-f]{64}$", "description": "hash of the file"})
+    key: str | None = field(default=None, metadata={"description": "entry of the file that holds the state dict"})
+    strip_prefix: str = field(default="", metadata={"description": "prefix cut from every key, such as 'module.'"})
+    strict: bool = field(default=True, metadata={"description": "refuse missing and unexpected keys"})
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network, with which weights, on which input."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    source: str = field(
+        metadata={
+            "pattern": r"^(torchvision|timm|transformers|python|onnx):.+$",
+            "description": "torchvision:NAME, timm:NAME, transformers:NAME, python:module:function or onnx:FILE",
+        }
+    )
+    input: InputContract = field(metadata={"description": "how a picture becomes the network's input"})
+    weights: Weights | None = field(default=None, metadata={"description": "trained weights, or null for random"})
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"description": "keyword arguments for the model's constructor"}
+    )
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """What the outputs mean. ``background`` says that output 0 is "none of the labels"."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    kind: Literal["classification"] = field(metadata={"description": "model family"})
+    labels: tuple[str, ...] = field(metadata={"min_length": 1, "description": "class names, in output order"})
+    background: bool = field(default=False, metadata={"description": "output 0 is a background class without a label"})
+    top_k: int = field(default=5, metadata={"ge": 1, "description": "how many classes a result keeps"})
+    outputs: Literal["logits", "probabilities"] = field(
+        default="logits", metadata={"description": "whether softmax is still to be done"}
+    )
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set: ``sklearn-digits`` (bundled), ``imagefolder`` (a folder a class) or ``csv`` (file,label)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    kind: Literal["sklearn-digits", "imagefolder", "csv"] = field(metadata={"description": "reader"})
+    path: str | None = field(default=None, metadata={"description": "folder or csv file, relative to the recipe"})
+    split: Literal["train", "test", "all"] = field(default="all", metadata={"description": "part of a bundled set"})
+    root: str | None = field(default=None, metadata={"description": "csv: folder of the images (default: of the csv)"})
+    file_column: str = field(default="file", metadata={"description": "csv: column with the image's path"})
+    label_column: str = field(default="label", metadata={"description": "csv: column with class name or number"})
+    limit: int | None = field(default=None, metadata={"ge": 1, "description": "use an even pick of so many samples"})
+    strict: bool = field(default=False, metadata={"description": "refuse unreadable images instead of skipping them"})
+
+
+@dataclass(frozen=True)
+class CalibrationSpec:
+    """A calibration set picked at build time, where no manifest is named."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    source: DataSpec = field(metadata={"description": "data set to pick from"})
+    samples: int = field(default=128, metadata={"ge": 1, "description": "how many pictures"})
+    select: Literal["random", "stratified", "k-center"] = field(
+        default="stratified", metadata={"description": "selection rule"}
+    )
+    seed: int = field(default=0, metadata={"ge": 0, "description": "seed of the selection"})
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data sets of a recipe. Without ``eval`` nothing can be proven, so it is required."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    eval: DataSpec = field(metadata={"description": "evaluation set; every compiled file runs on all of it"})
+    train: DataSpec | None = field(default=None, metadata={"description": "needed by finetune, qat and taylor pruning"})
+    calibration: Union[str, CalibrationSpec, None] = field(
+        default=None, metadata={"description": "name or path of a calibration manifest, or a selection"}
+    )
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Structured pruning by the dependency graph; exactly one of ``speedup`` and ``ratio``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "fpgm", "random"] = field(
+        default="magnitude", metadata={"description": "which channels matter"}
+    )
+    speedup: float | None = field(default=None, metadata={"gt": 1, "le": 64, "description": "MACs before / after"})
+    ratio: float | None = field(default=None, metadata={"gt": 0, "lt": 1, "description": "share of channels to cut"})
+    scope: Literal["global", "uniform"] = field(
+        default="global", metadata={"description": "rank over all layers, or in each"}
+    )
+    round_to: int = field(
+        default=8, metadata={"ge": 1, "le": 64, "description": "channel counts are multiples of this"}
+    )
+    max_layer_ratio: float = field(
+        default=0.8, metadata={"gt": 0, "lt": 1, "description": "no layer loses a larger share than this"}
+    )
+    steps: int = field(default=1, metadata={"ge": 1, "le": 100, "description": "reach the target in so many rounds"})
+    protect: tuple[str, ...] = field(default=(), metadata={"description": "module name globs never to prune"})
+    samples: int = field(default=256, metadata={"ge": 1, "description": "training samples for taylor importance"})
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Knowledge distillation from the original model (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    weight: float = field(default=0.5, metadata={"ge": 0, "le": 1, "description": "share of the teacher's loss"})
+    temperature: float = field(default=4.0, metadata={"gt": 0, "description": "softens both distributions"})
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Training after pruning."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    epochs: int = field(metadata={"ge": 1, "le": 10000, "description": "passes over the training set"})
+    lr: float = field(default=1e-3, metadata={"gt": 0, "description": "peak learning rate"})
+    batch_size: int = field(default=64, metadata={"ge": 1, "description": "samples a step and device"})
+    optimizer: Literal["adamw", "sgd"] = field(default="adamw", metadata={"description": "optimiser"})
+    weight_decay: float = field(default=1e-4, metadata={"ge": 0, "description": "decoupled weight decay"})
+    warmup: float = field(default=0.05, metadata={"ge": 0, "lt": 1, "description": "share of steps that ramp up"})
+    distill: Union[float, Distill] = field(
+        default=0.0, metadata={"description": "share of the teacher's loss (0 = none), or {weight, temperature}"}
+    )
+    patience: int | None = field(
+        default=None, metadata={"ge": 1, "description": "stop after so many epochs without gain"}
+    )
+    augment: Literal["none", "crop", "crop-flip"] = field(default="none", metadata={"description": "augmentation"})
+    validation: float = field(
+        default=0.1,
+        metadata={"gt": 0, "lt": 0.9, "description": "share of the training set held out to pick the best epoch"},
+    )
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = field(default="32", metadata={"description": "AMP"})
+    label_smoothing: float = field(default=0.0, metadata={"ge": 0, "lt": 1, "description": "label smoothing"})
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Bring the model to low precision: fp16, post-training int8 or quantisation-aware int8."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    method: Literal["none", "fp16", "ptq", "qat"] = field(metadata={"description": "how"})
+    scheme: Literal["portable", "affine"] = field(
+        default="portable", metadata={"description": "portable: symmetric, runs on every target; affine: zero points"}
+    )
+    keep_float: tuple[str, ...] = field(default=(), metadata={"description": "module name globs that stay float"})
+    bias_correction: bool = field(default=True, metadata={"description": "ptq: correct the shift of biases"})
+    smooth_quant: bool = field(default=False, metadata={"description": "ptq: SmoothQuant, for transformers"})
+    epochs: int = field(default=3, metadata={"ge": 1, "description": "qat: passes over the training set"})
+    lr: float = field(default=1e-4, metadata={"gt": 0, "description": "qat: peak learning rate"})
+    batch_size: int = field(default=64, metadata={"ge": 1, "description": "qat: samples a step"})
+    distill: Union[float, Distill] = field(default=0.5, metadata={"description": "qat: share of the teacher's loss"})
+
+
+Step = Union[Prune, Finetune, Quantize]
+"""One change of the model. In YAML a step is a mapping with one key: ``prune``, ``finetune`` or ``quantize``."""
+
+STEP_KEYS: dict[str, type[Step]] = {"prune": Prune, "finetune": Finetune, "quantize": Quantize}
+
+
+@dataclass(frozen=True)
+class AccuracyBudget:
+    """How much of the metric may be lost against the original float model."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    metric: Literal["top1", "top5"] = field(default="top1", metadata={"description": "metric of the family"})
+    max_drop: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "0.01 = one point"})
+    min: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "lowest allowed value"})
+
+
+@dataclass(frozen=True)
+class LatencyBudget:
+    """Limits in milliseconds at batch 1, picture to decoded result."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    p50_ms: float | None = field(default=None, metadata={"gt": 0, "description": "median"})
+    p95_ms: float | None = field(default=None, metadata={"gt": 0, "description": "95th percentile"})
+    p99_ms: float | None = field(default=None, metadata={"gt": 0, "description": "99th percentile"})
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What the artifacts are held against; a missing one is not checked."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    accuracy: AccuracyBudget | None = field(default=None, metadata={"description": "task metric"})
+    latency: LatencyBudget | None = field(default=None, metadata={"description": "milliseconds at batch 1"})
+    size_mb: float | None = field(default=None, metadata={"gt": 0, "description": "model file, in 10^6 bytes"})
+    size_ratio: float | None = field(
+        default=None, metadata={"gt": 0, "le": 2, "description": "model file / the same backend's float file"}
+    )
+
+
+@dataclass(frozen=True)
+class Override:
+    """Other values for the targets whose name matches the glob ``select``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    select: str = field(metadata={"description": "target name glob, such as raspberry-pi-*"})
+    set: dict[str, Any] = field(
+        metadata={"description": "dotted recipe paths and their values, such as budgets.latency.p95_ms: 40"}
+    )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How latency is measured; ``fps`` is the camera rate of the paced run."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    quick: bool = field(default=False, metadata={"description": "128 runs and 10 s instead of 1024 and 60 s"})
+    fps: float = field(default=30.0, metadata={"gt": 0, "le": 1000, "description": "camera rate of the paced run"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole of what `edgecv optimize` is asked to do."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    recipe: Literal[1] = field(metadata={"description": "version of the recipe format"})
+    name: str = field(metadata={"pattern": r"^[a-z0-9][a-z0-9._-]{0,63}$", "description": "names the output folder"})
+    model: ModelSpec = field(metadata={"description": "network, weights and input"})
+    family: FamilySpec = field(metadata={"description": "what the outputs mean"})
+    data: Data = field(metadata={"description": "data sets"})
+    targets: tuple[str, ...] = field(metadata={"min_length": 1, "description": "names or paths of target files"})
+    steps: tuple[Step, ...] = field(default=(), metadata={"description": "changes of the model, in order"})
+    budgets: Budgets = field(default_factory=Budgets, metadata={"description": "what CI gates on"})
+    measure: Measure = field(default_factory=Measure, metadata={"description": "latency protocol"})
+    overrides: tuple[Override, ...] = field(default=(), metadata={"description": "values for some targets"})
+    seed: int = field(default=0, metadata={"ge": 0, "description": "seed of everything random"})

@@ -1,0 +1,1 @@
+"""Data sets, calibration sets and their lint."""

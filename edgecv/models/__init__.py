@@ -1,0 +1,1 @@
+"""Where a torch module and its weights come from (host half)."""

@@ -1,0 +1,1 @@
+"""The steps that change a model: prune, fine-tune, quantise, export (host half)."""

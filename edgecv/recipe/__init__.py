@@ -1,0 +1,1 @@
+"""Recipes, targets and their YAML: the only place that knows yaml and pydantic (host half)."""

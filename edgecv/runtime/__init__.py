@@ -1,0 +1,1 @@
+"""Artifacts at work: load one and run it."""

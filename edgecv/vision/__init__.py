@@ -1,0 +1,1 @@
+"""Pictures as arrays: pure functions on numpy and OpenCV."""
