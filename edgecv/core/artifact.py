@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from edgecv.core.contract import InputContract
+from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.recipe import FamilySpec
-from edgecv.core.tensor import Quantization, TensorSpec
+from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -120,15 +120,18 @@ def safe_path(folder: Path, relative: str) -> Path:
             "Do not use this artifact; get it again from where it was built."
         )
     path = folder / pure
-    root = folder.resolve()
-    if not path.resolve().is_relative_to(root):
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, or a name that no file can have
+        raise ArtifactError(f"{folder / MANIFEST} names {relative!r} ({error}); get the artifact again") from error
+    if not inside:
         raise ArtifactError(f"{path} is a link that leaves the artifact {folder}; get the artifact again")
     return path
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` in one step: a reader sees the old file or the whole new one."""
-    text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(to_plain(manifest, "manifest"), indent=2, sort_keys=True, allow_nan=False) + "\n"
     partial = folder / (MANIFEST + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, folder / MANIFEST)
@@ -147,17 +150,19 @@ def read_manifest(folder: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); get the artifact again") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA_VERSION:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise ArtifactError(f"{path} has schema {found!r}; this edgecv reads {SCHEMA_VERSION}")
     try:
-        manifest = _manifest(raw)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ArtifactError(f"{path} is not a valid manifest ({error!r}); get the artifact again") from error
+        manifest = from_plain(Manifest, raw, "manifest")
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not a valid manifest: {error}; get the artifact again") from error
     if not manifest.files:
         raise ArtifactError(f"{path} lists no files; get the artifact again")
+    if manifest.status == "ready" and manifest.model_bytes == 0:
+        raise ArtifactError(f"{path} names the model {manifest.model!r}, which is not among its files")
     safe_path(folder, manifest.model)
     for entry in manifest.files:
         safe_path(folder, entry.path)
@@ -181,37 +186,3 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             wrong.append(f"{entry.path} was changed: its sha256 is not {entry.sha256}")
     if wrong:
         raise ArtifactError(f"artifact {folder}: " + "; ".join(wrong) + ". Build it or copy it again.")
-
-
-def _contract(raw: Mapping[str, Any]) -> InputContract:
-    pairs = {name: tuple(raw[name]) for name in ("size", "mean", "std", "range")}
-    return InputContract(**{**raw, **pairs})
-
-
-def _family(raw: Mapping[str, Any]) -> FamilySpec:
-    return FamilySpec(**{**raw, "labels": tuple(raw["labels"])})
-
-
-def _tensor(raw: Mapping[str, Any]) -> TensorSpec:
-    scales = raw["quantization"]
-    return TensorSpec(
-        name=raw["name"],
-        shape=tuple(raw["shape"]),
-        dtype=raw["dtype"],
-        layout=raw["layout"],
-        quantization=None if scales is None else Quantization(**scales),
-    )
-
-
-def _manifest(raw: Mapping[str, Any]) -> Manifest:
-    built = {
-        "family": _family(raw["family"]),
-        "contract": _contract(raw["contract"]),
-        "inputs": tuple(_tensor(item) for item in raw["inputs"]),
-        "outputs": tuple(_tensor(item) for item in raw["outputs"]),
-        "files": tuple(FileEntry(**item) for item in raw["files"]),
-        "chain": Chain(**raw["chain"]),
-        "thermal": tuple(raw["thermal"]),
-        "notes": tuple(raw["notes"]),
-    }
-    return Manifest(**{**raw, **built})

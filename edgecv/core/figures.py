@@ -101,14 +101,15 @@ class Rung:
 
     ``sqnr_db`` is ``10 log10(power of the reference / power of the difference)``, infinite when
     the two are equal; ``max_abs_error`` is in output units; ``agreement`` is the share of samples
-    with the same decoded answer; ``metric`` is the task metric on the same samples.
+    with the same decoded answer; ``metric`` is the task metric on the same samples. A rung that only
+    the device can climb has no figures (None).
     """
 
     name: str
     against: str
     samples: int
-    sqnr_db: float
-    max_abs_error: float
+    sqnr_db: float | None
+    max_abs_error: float | None
     agreement: float | None
     metric: float | None
     min_sqnr_db: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 
@@ -29,12 +29,8 @@ class Progress(Protocol):
         ...
 
 
-class TaskContext(Protocol):
-    """What ``with progress.task(...) as task`` needs."""
-
-    def __enter__(self) -> Task: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
+TaskContext = AbstractContextManager[Task]
+"""What ``with progress.task(...) as task`` needs."""
 
 
 class _PlainTask:

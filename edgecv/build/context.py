@@ -1,0 +1,37 @@
+"""What every action of the build may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecv.build.plan import Plan
+from edgecv.build.store import Store
+from edgecv.core.progress import Progress
+from edgecv.core.recipe import DataSpec
+from edgecv.data.readers import LabelledReader, open_reader
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What training may use, in Lightning Fabric's words."""
+
+    accelerator: str = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class Context:
+    """The plan, where finished steps are kept, where progress and third-party output go."""
+
+    plan: Plan
+    store: Store
+    progress: Progress
+    log: Path
+    hardware: Hardware
+
+    def reader(self, spec: DataSpec) -> LabelledReader:
+        """A data set of the recipe."""
+        return open_reader(spec, base=self.plan.base, labels=self.plan.recipe.family.labels, progress=self.progress)

@@ -1,0 +1,292 @@
+"""From recipe and targets to steps with their hashes; nothing is run and no heavy library is loaded.
+
+A step's key is the hash of its kind, its parameters, the keys of the steps it takes, the tools it
+uses and edgecv's own code: two steps with the same key give the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import edgecv
+from edgecv import backends
+from edgecv.backends.common import distribution_version
+from edgecv.build.store import hash_of
+from edgecv.core.calibration import CalibrationManifest
+from edgecv.core.figures import MachineFacts
+from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
+from edgecv.core.target import Precision, Target
+from edgecv.errors import Problem, RecipeError
+from edgecv.recipe.load import LoadedRecipe, recipe_for
+
+ONNX_FED = ("onnxruntime", "openvino", "tensorrt", "null")
+REFERENCE_SAMPLES = 64
+GOLDEN_SAMPLES = 8
+
+_TOOLS = {
+    "load": ("torch", "torchvision", "timm", "transformers"),
+    "prune": ("torch", "torch-pruning"),
+    "finetune": ("torch", "lightning"),
+    "quantize": ("torch", "torchao", "nncf"),
+    "export": ("torch", "onnx", "onnxscript"),
+    "reference": ("torch", "onnxruntime"),
+}
+_COMPILERS = {
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "litert": ("litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
+    "coreml": ("coremltools",),
+}
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step: what it is, what it takes (keys), and its own key. ``target`` is "" where it is shared."""
+
+    kind: str
+    title: str
+    key: str
+    params: dict[str, Any]
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """The steps that make and prove one model file. A step that cannot run here is None."""
+
+    role: str
+    precision: Precision
+    export: PlannedStep
+    reference: PlannedStep | None
+    compile: PlannedStep
+    verify: PlannedStep | None
+    evaluate: PlannedStep | None
+    measure: PlannedStep | None
+
+    @property
+    def steps(self) -> tuple[PlannedStep, ...]:
+        """The file's steps in order."""
+        found = (self.export, self.reference, self.compile, self.verify, self.evaluate, self.measure)
+        return tuple(step for step in found if step is not None)
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """What is done for one target: the artifact, and the float model on the same engine to compare with."""
+
+    target: Target
+    recipe: Recipe
+    chain: tuple[PlannedStep, ...]
+    optimized: FilePlan
+    float_reference: FilePlan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole of a run. ``base`` is the folder that the recipe's paths are relative to."""
+
+    recipe: Recipe
+    resolved: dict[str, Any]
+    recipe_sha256: str
+    base: Path
+    machine: MachineFacts
+    targets: tuple[TargetPlan, ...]
+    prints: dict[str, str]
+    calibration: CalibrationManifest | None = None
+
+    @property
+    def steps(self) -> tuple[PlannedStep, ...]:
+        """Every step once, in the order in which the runner does them."""
+        unique: dict[str, PlannedStep] = {}
+        for target in self.targets:
+            for step in (*target.chain, *target.float_reference.steps, *target.optimized.steps):
+                unique.setdefault(step.key, step)
+        return tuple(unique.values())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the plan needs to know of the world: hashes of everything the recipe names.
+
+    ``prints`` has the keys source, weights, eval, train and calibration ("" where there is none).
+    """
+
+    prints: dict[str, str]
+    machine: MachineFacts
+    code: str
+
+
+def code_fingerprint() -> str:
+    """Hash over edgecv's own code: after an update every step is done anew, never mixed."""
+    root = Path(edgecv.__file__).parent
+    digest = hashlib.sha256(edgecv.__version__.encode())
+    for path in sorted(root.rglob("*.py")):
+        if path.parent.name not in ("report", "commands") and path.name != "cli.py":
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions by distribution name; "" where one is missing."""
+    return {name: distribution_version(name) for name in packages}
+
+
+def make_plan(loaded: LoadedRecipe, *, only: Sequence[str] = (), inputs: Inputs) -> Plan:
+    """The steps for every target of the recipe, or for those named in ``only``.
+
+    Raises:
+        RecipeError: a step or a target cannot work with the recipe's model source, or ``only`` names
+            a target that the recipe does not have.
+    """
+    for name in only:
+        recipe_for(loaded, name)
+    targets = [target for target in loaded.targets if not only or target.name in only]
+    _check_onnx_source(loaded, targets)
+    planner = _Planner(inputs)
+    plans = tuple(planner.target(loaded.per_target[target.name], target) for target in targets)
+    return Plan(
+        loaded.recipe,
+        loaded.resolved,
+        loaded.sha256,
+        loaded.base,
+        inputs.machine,
+        plans,
+        dict(inputs.prints),
+        loaded.calibration,
+    )
+
+
+def _check_onnx_source(loaded: LoadedRecipe, targets: Sequence[Target]) -> None:
+    """An ONNX file goes straight to the engines that read ONNX, in float."""
+    recipe, file = loaded.recipe, str(loaded.path)
+    if not recipe.model.source.startswith("onnx:"):
+        return
+    problems = []
+    for step in recipe.steps:
+        if not isinstance(step, Quantize) or step.method not in ("none", "fp16"):
+            name = step.method if isinstance(step, Quantize) else type(step).__name__.lower()
+            message = f"an onnx: model cannot go through {name}; allowed here: quantize none or fp16"
+            problems.append(Problem(file, None, "steps", message))
+    for target in targets:
+        if target.backend not in ONNX_FED:
+            message = f"target {target.name} compiles from torch; allowed for an onnx: model: engines that read ONNX"
+            problems.append(Problem(file, None, "targets", f"{message} ({', '.join(ONNX_FED[:3])})"))
+    if problems:
+        raise RecipeError(problems)
+
+
+class _Planner:
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+
+    def _step(
+        self, kind: str, title: str, params: dict[str, Any], *inputs: PlannedStep, tools: Sequence[str] = ()
+    ) -> PlannedStep:
+        keys = tuple(step.key for step in inputs)
+        used = versions((*_TOOLS.get(kind, ()), *tools))
+        key = hash_of([kind, params, keys, used, self._inputs.code])
+        return PlannedStep(kind, title, key, params, keys)
+
+    def target(self, recipe: Recipe, target: Target) -> TargetPlan:
+        load = self._load(recipe)
+        chain, last, precision = self._chain(recipe, load)
+        optimized = self._file(
+            "optimized", recipe, target, source=last, tuned=chain[-1], precision=precision, load=load
+        )
+        reference = self._file("float", recipe, target, source=load, tuned=load, precision="fp32", load=load)
+        shared = chain if last is chain[-1] else (*chain, last)
+        return TargetPlan(target, recipe, shared, optimized, reference)
+
+    def _load(self, recipe: Recipe) -> PlannedStep:
+        prints = self._inputs.prints
+        weights = recipe.model.weights
+        params = {
+            "input": asdict(recipe.model.input),
+            "options": recipe.model.options,
+            "keys": [weights.key, weights.strip_prefix, weights.strict] if weights else [],
+            "family": asdict(recipe.family),
+            "seed": recipe.seed,
+            "source": prints["source"],
+            "weights": prints["weights"],
+        }
+        return self._step("load", f"load {recipe.model.source}", params)
+
+    def _chain(self, recipe: Recipe, load: PlannedStep) -> tuple[tuple[PlannedStep, ...], PlannedStep, Precision]:
+        """Steps up to the tuned float model, the step that export takes, and its precision."""
+        prints = self._inputs.prints
+        chain, precision = [load], "fp32"
+        for step in recipe.steps:
+            params = {"step": asdict(step), "seed": recipe.seed}
+            if isinstance(step, Prune):
+                if step.importance == "taylor":
+                    params["train"] = prints["train"]
+                goal = f"{step.speedup:g}x fewer MACs" if step.speedup else f"{step.ratio:g} of channels"
+                chain.append(self._step("prune", f"prune {goal} by {step.importance}", params, chain[-1]))
+            elif isinstance(step, Finetune):
+                params["train"] = prints["train"]
+                chain.append(self._step("finetune", f"fine-tune {step.epochs} epochs", params, chain[-1], load))
+            elif step.method == "fp16":
+                precision = "fp16"
+            elif step.method in ("ptq", "qat"):
+                params["calibration"] = prints["calibration"]
+                if step.method == "qat":
+                    params["train"] = prints["train"]
+                title = f"quantize {step.method} int8 {step.scheme}"
+                return tuple(chain), self._step("quantize", title, params, chain[-1], load), "int8"
+        return tuple(chain), chain[-1], "fp16" if precision == "fp16" else "fp32"
+
+    def _file(
+        self,
+        role: str,
+        recipe: Recipe,
+        target: Target,
+        *,
+        source: PlannedStep,
+        tuned: PlannedStep,
+        precision: Precision,
+        load: PlannedStep,
+    ) -> FilePlan:
+        prints = self._inputs.prints
+        graph = "int8" if precision == "int8" else "float"
+        export = self._step("export", f"export the {graph} graph of {source.title}", {"graph": graph}, source)
+        samples = {"eval": prints["eval"], "samples": REFERENCE_SAMPLES}
+        reference = (
+            self._step("reference", "reference outputs", samples, export, tuned) if role == "optimized" else None
+        )
+        backend = backends.get(target.backend)
+        made = self._step(
+            "compile",
+            f"compile {precision} for {target.backend}",
+            {"backend": target.backend, "precision": precision, "options": target.engine_options},
+            export,
+            tools=_COMPILERS.get(target.backend, ()),
+        )
+        if backend.missing(to="run") is not None:
+            return FilePlan(role, precision, export, reference, made, None, None, None)
+        engine = {"engine": backend.version(), "threads": target.threads, "options": target.engine_options}
+        name = f"{role} {precision} on {target.backend}"
+        verify = None
+        if reference is not None:
+            verify = self._step("verify", f"verify {name}", engine, made, reference)
+        judged = {**engine, "eval": prints["eval"], "metric": metric_name(recipe)}
+        evaluate = self._step("evaluate", f"evaluate {name}", judged, made)
+        measure = None
+        if target.arch == "host":
+            timed = {**engine, "measure": asdict(recipe.measure), "machine": asdict(self._inputs.machine)}
+            measure = self._step("measure", f"measure {name}", {**timed, "eval": prints["eval"]}, made)
+        return FilePlan(role, precision, export, reference, made, verify, evaluate, measure)
+
+
+def metric_name(recipe: Recipe) -> str:
+    """The metric that the recipe is judged by."""
+    return recipe.budgets.accuracy.metric if recipe.budgets.accuracy else "top1"
+
+
+def describe_data(spec: DataSpec) -> str:
+    """A data set in a few words, for plans and reports."""
+    return " ".join(part for part in (spec.kind, spec.path or "", spec.split if spec.split != "all" else "") if part)

@@ -1,0 +1,128 @@
+"""Reference outputs: what each form of the model before compilation says about the same pictures.
+
+Collected once, then every target's compiled file is held against them, here and on the device.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.core.figures import Ladder, Rung
+from edgecv.core.plain import to_plain
+from edgecv.core.protocols import Reader
+from edgecv.core.recipe import Recipe
+from edgecv.core.tensor import FloatArray
+from edgecv.measure.ladder import (
+    GRAPH_MIN_DB,
+    MIN_AGREEMENT,
+    QUANTISATION_MIN_DB,
+    Judge,
+    Outputs,
+    save_golden,
+    save_outputs,
+)
+from edgecv.vision.image import preprocess
+
+FLOAT_TORCH = "float torch"
+FLOAT_ONNX = "float ONNX"
+QDQ_TORCH = "Q/DQ torch"
+OUTPUTS = "outputs.npz"
+LADDER = "ladder.json"
+GOLDEN = "golden.npz"
+
+
+def collect(
+    recipe: Recipe, reader: Reader, picked: Sequence[int], *, module: Any, exported: Path, golden: int, out: Path
+) -> Ladder:
+    """Run every form of the model on the ``picked`` samples and write outputs, rungs and golden pictures to ``out``.
+
+    ``module`` is the tuned float torch module (None where the model came as ONNX); ``exported`` holds
+    the graph that is compiled (``model.onnx``, and ``program.pt2`` from torch); the first ``golden``
+    pictures are kept for the device.
+
+    Raises:
+        ToolchainError: ONNX Runtime, which runs the float ONNX rung, is missing.
+    """
+    samples = [reader[index] for index in picked]
+    inputs = np.stack([preprocess(sample.image, recipe.model.input) for sample in samples])
+    forms: list[Outputs] = []
+    quantised = recipe_is_int8(recipe)
+    if module is not None:
+        forms.append(Outputs(FLOAT_TORCH, _torch_outputs(module, inputs)))
+        forms.append(Outputs(FLOAT_ONNX, _onnx_of(module, inputs) if quantised else _run_onnx(exported, inputs)))
+        if quantised:
+            from edgecv.backends.program import load_program
+
+            program = load_program(exported / "program.pt2").module()
+            forms.append(Outputs(QDQ_TORCH, _torch_outputs(program, inputs)))
+    else:
+        forms.append(Outputs(FLOAT_ONNX, _run_onnx(exported, inputs)))
+    truths = [sample.truth for sample in samples]
+    save_outputs(out / OUTPUTS, forms, picked=np.asarray(picked, dtype=np.int64), inputs=inputs)
+    found = Ladder(tuple(_rungs(recipe, forms, truths)), None)
+    (out / LADDER).write_text(json.dumps(to_plain(found)), encoding="utf-8")
+    first = [sample.image for sample in samples[:golden]]
+    save_golden(out / GOLDEN, first, inputs[:golden], [array[:golden] for array in forms[-1].arrays], forms[-1].name)
+    return found
+
+
+def recipe_is_int8(recipe: Recipe) -> bool:
+    """Whether the recipe's artifacts compute in int8."""
+    return any(getattr(step, "method", "") in ("ptq", "qat") for step in recipe.steps)
+
+
+def _rungs(recipe: Recipe, forms: Sequence[Outputs], truths: Sequence[Any]) -> list[Rung]:
+    metric = recipe.budgets.accuracy.metric if recipe.budgets.accuracy else "top1"
+    judge = Judge(recipe.family, recipe.model.input, truths, metric)
+    by_name = {form.name: form for form in forms}
+    rungs = [judge.base(forms[0])]
+    if FLOAT_TORCH in by_name:
+        reference = by_name[FLOAT_TORCH]
+        rungs.append(
+            judge.rung(reference, by_name[FLOAT_ONNX], min_db=GRAPH_MIN_DB, min_agreement=MIN_AGREEMENT, blame="graph")
+        )
+        if QDQ_TORCH in by_name:
+            limits = {"min_db": QUANTISATION_MIN_DB, "min_agreement": MIN_AGREEMENT}
+            rungs.append(judge.rung(reference, by_name[QDQ_TORCH], **limits, blame="quantisation"))
+    return rungs
+
+
+def _torch_outputs(module: Any, inputs: FloatArray) -> tuple[FloatArray, ...]:
+    """Outputs of a torch module for `(N, C, H, W)` inputs, picture by picture as on the device."""
+    import torch
+
+    rows: list[list[FloatArray]] = []
+    with torch.no_grad():
+        for row in inputs:
+            found = module(torch.from_numpy(row[None]))
+            tensors = found if isinstance(found, (tuple, list)) else (found,)
+            rows.append([tensor.numpy() for tensor in tensors])
+    return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+
+
+def _onnx_of(module: Any, inputs: FloatArray) -> tuple[FloatArray, ...]:
+    import torch
+
+    from edgecv.optimize.export import export_program, write_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        program = export_program(module, torch.zeros(1, *inputs.shape[1:]))
+        write_onnx(program, Path(folder) / "model.onnx")
+        return _run_onnx(Path(folder), inputs)
+
+
+def _run_onnx(folder: Path, inputs: FloatArray) -> tuple[FloatArray, ...]:
+    from edgecv import backends
+
+    engine = backends.get("onnxruntime").load(folder / "model.onnx", options={}, threads=None)
+    try:
+        rows = [engine.run([row[None]]) for row in inputs]
+    finally:
+        engine.close()
+    return tuple(np.concatenate(column) for column in zip(*rows, strict=True))

@@ -1,0 +1,198 @@
+"""The actions of the shared steps: load, prune, finetune, quantize, export, reference.
+
+Each takes the planned step and an empty folder, leaves its files there, and returns its effect.
+The model travels between steps as ``state.safetensors`` (weights) and ``history.json`` (what pruning
+cut), so that nothing is ever pickled; a quantised graph travels as ``program.pt2``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgecv.build.context import Context
+from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
+from edgecv.build.reference import collect
+from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
+from edgecv.errors import ModelError
+from edgecv.measure.accuracy import even_indices
+
+STATE = "state.safetensors"
+HISTORY = "history.json"
+PROGRAM = "program.pt2"
+ONNX = "model.onnx"
+
+
+Action = Callable[[Context, PlannedStep, Recipe, Path], Mapping[str, Any]]
+
+
+def shared_actions() -> dict[str, Action]:
+    """The action of each shared step kind."""
+    return {
+        "load": _load,
+        "prune": _prune,
+        "finetune": _finetune,
+        "quantize": _quantize,
+        "export": _export,
+        "reference": _reference,
+    }
+
+
+def _is_onnx(recipe: Recipe) -> bool:
+    return recipe.model.source.startswith("onnx:")
+
+
+def _load(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.models.load import load_model
+    from edgecv.optimize.prune import count_macs, save_module_state
+
+    if _is_onnx(recipe):
+        shutil.copyfile(context.plan.base / recipe.model.source.removeprefix("onnx:"), folder / ONNX)
+        return {"bytes": (folder / ONNX).stat().st_size}
+    module = load_model(
+        recipe.model,
+        family=recipe.family,
+        base=context.plan.base,
+        cache=context.store.root / "downloads",
+        seed=recipe.seed,
+        progress=context.progress,
+    )
+    save_module_state(folder / STATE, module)
+    (folder / HISTORY).write_text("[]", encoding="utf-8")
+    macs, parameters = count_macs(module, _example(recipe))
+    return {"macs": macs, "parameters": parameters}
+
+
+def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.optimize.prune import prune, save_module_state
+
+    wanted = Prune(**{**step.params["step"], "protect": tuple(step.params["step"]["protect"])})
+    module, history = _rebuild(context, step.inputs[0], recipe)
+    batches = None
+    if wanted.importance == "taylor":
+        from edgecv.optimize.batches import make_batches
+
+        reader = context.reader(_train_spec(recipe))
+        picked = even_indices(len(reader), wanted.samples)
+        batches = make_batches(reader, recipe.model.input, batch_size=32, indices=picked).fixed()
+    result = prune(
+        module,
+        step=wanted,
+        contract=recipe.model.input,
+        family_spec=recipe.family,
+        batches=batches,
+        seed=recipe.seed,
+        progress=context.progress,
+    )
+    save_module_state(folder / STATE, result.module)
+    (folder / HISTORY).write_text(json.dumps([*history, *result.history]), encoding="utf-8")
+    return {
+        "macs_before": result.macs_before,
+        "macs_after": result.macs_after,
+        "parameters_before": result.params_before,
+        "parameters_after": result.params_after,
+    }
+
+
+def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.optimize.finetune import TrainSet, finetune
+    from edgecv.optimize.prune import save_module_state
+
+    wanted = next(item for item in recipe.steps if isinstance(item, Finetune) and _same(item, step))
+    module, history = _rebuild(context, step.inputs[0], recipe)
+    teacher = _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None
+    checkpoint = folder / "checkpoint.pt"
+    result = finetune(
+        module,
+        step=wanted,
+        data=TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
+        teacher=teacher,
+        seed=recipe.seed,
+        devices=_devices(context),
+        progress=context.progress,
+        checkpoint=checkpoint,
+    )
+    save_module_state(folder / STATE, result.module)
+    (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+    effect: dict[str, Any] = {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
+    if result.best_score is not None:
+        effect["held_out_top1"] = round(result.best_score, 6)
+    return effect
+
+
+def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.build.quantize import quantize
+
+    wanted = next(item for item in recipe.steps if isinstance(item, Quantize))
+    module, _ = _rebuild(context, step.inputs[0], recipe)
+    teacher = _rebuild(context, step.inputs[1], recipe)[0] if wanted.method == "qat" and wanted.distill else None
+    return quantize(context, recipe, wanted, module=module, teacher=teacher, folder=folder)
+
+
+def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.optimize.export import export_program, load_program, save_program, write_onnx
+
+    source = context.store.folder(step.inputs[0])
+    if _is_onnx(recipe):
+        shutil.copyfile(source / ONNX, folder / ONNX)
+    else:
+        if (source / PROGRAM).is_file():
+            program = load_program(source / PROGRAM)
+        else:
+            program = export_program(_rebuild(context, step.inputs[0], recipe)[0], _example(recipe))
+        save_program(program, folder / PROGRAM)
+        write_onnx(program, folder / ONNX)
+    return {"onnx_bytes": (folder / ONNX).stat().st_size}
+
+
+def _reference(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    exported = context.store.folder(step.inputs[0])
+    module = None if _is_onnx(recipe) else _rebuild(context, step.inputs[1], recipe)[0]
+    reader = context.reader(recipe.data.eval)
+    picked = even_indices(len(reader), REFERENCE_SAMPLES)
+    ladder = collect(recipe, reader, picked, module=module, exported=exported, golden=GOLDEN_SAMPLES, out=folder)
+    return {"samples": len(picked), "forms": ", ".join(rung.name for rung in ladder.rungs)}
+
+
+def _rebuild(context: Context, key: str, recipe: Recipe) -> tuple[Any, list[Any]]:
+    """The module of a finished step, and its pruning history."""
+    from edgecv.models.load import build_model
+    from edgecv.optimize.prune import load_module_state, replay
+
+    folder = context.store.folder(key)
+    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    module = build_model(recipe.model, family=recipe.family, base=context.plan.base, seed=recipe.seed)
+    if history:
+        module = replay(module, _example(recipe), history)
+    load_module_state(folder / STATE, module)
+    return module.eval(), history
+
+
+def _example(recipe: Recipe) -> Any:
+    import torch
+
+    contract = recipe.model.input
+    return torch.zeros(1, contract.channels, *contract.size)
+
+
+def _train_spec(recipe: Recipe) -> DataSpec:
+    if recipe.data.train is None:
+        raise ModelError("this step trains and the recipe has no data.train; name a training set")
+    return recipe.data.train
+
+
+def _same(item: Any, step: PlannedStep) -> bool:
+    return bool(json.dumps(asdict(item), sort_keys=True) == json.dumps(step.params["step"], sort_keys=True))
+
+
+def _devices(context: Context) -> Any:
+    from edgecv.optimize.fabric import Devices
+
+    hardware = context.hardware
+    count = hardware.devices if hardware.devices == "auto" else int(hardware.devices)
+    return Devices(hardware.accelerator, count, hardware.nodes, hardware.strategy)

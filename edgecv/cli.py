@@ -1,0 +1,233 @@
+"""The command line: parses, calls one command, and turns every error into a message and an exit code.
+
+Exit codes: 0 all budgets met, 1 a defect of edgecv, 2 usage or recipe error, 3 a budget failed,
+4 measurement invalid or inconclusive, 5 toolchain or device missing, 6 artifact corrupt or not trusted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import edgecv
+from edgecv.errors import EdgecvError, RecipeError
+
+EXIT_CODES = """exit codes: 0 all budgets met; 1 a defect of edgecv; 2 usage or recipe error; 3 a budget failed;
+4 measurement invalid or inconclusive; 5 toolchain or device missing; 6 artifact corrupt or not trusted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is allowed and where to look, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"edgecv: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    def call(options: argparse.Namespace) -> int:
+        result: int = getattr(importlib.import_module(f"edgecv.commands.{module}"), function)(options)
+        return result
+
+    return call
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; building it imports nothing beyond argparse."""
+    top = _Parser(
+        prog="edgecv", description="Take a vision model to a board, prove it, and run it there.", epilog=EXIT_CODES
+    )
+    top.add_argument("--version", action="version", version=f"edgecv {edgecv.__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    _host_commands(commands)
+    _device_commands(commands)
+    _report_commands(commands)
+    return top
+
+
+def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, help: str, module: str, function: str) -> _Parser:
+    made: _Parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    made.set_defaults(call=_command(module, function))
+    return made
+
+
+def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    init = _add(commands, "init", "write a commented recipe for a model", "author", "init")
+    init.add_argument(
+        "source", help="torchvision:NAME, timm:NAME, transformers:NAME, python:module:function, onnx:FILE"
+    )
+    init.add_argument("--name", help="name of the recipe (default: from the source)")
+    init.add_argument("--out", help="file to write (default: NAME.yaml; '-' prints it)")
+    init.add_argument("--force", action="store_true", help="replace the file if it is there")
+
+    optimize = _add(
+        commands, "optimize", "take a recipe to compiled, proven and measured artifacts", "optimize", "optimize"
+    )
+    optimize.add_argument("recipe", help="recipe.yaml")
+    optimize.add_argument("--out", help="folder for artifacts and report (default: runs/NAME)")
+    optimize.add_argument("--cache", help="folder of finished steps (default: the platform's cache folder)")
+    optimize.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value of the recipe"
+    )
+    optimize.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="only these targets of the recipe"
+    )
+    optimize.add_argument("--dry-run", action="store_true", help="print the resolved plan and stop")
+    optimize.add_argument("--json", action="store_true", help="print the plan or the report as JSON")
+    optimize.add_argument("--accelerator", default="auto", help="training: auto, cpu, cuda, mps")
+    optimize.add_argument("--devices", default="auto", help="training: how many devices in each node")
+    optimize.add_argument("--nodes", type=int, default=1, help="training: how many machines")
+    optimize.add_argument("--strategy", default="auto", help="training: Lightning Fabric strategy, such as ddp or fsdp")
+
+    calibrate = _add(commands, "calibrate", "pick a calibration set and write its manifest", "author", "calibrate")
+    calibrate.add_argument("recipe", help="recipe whose model input, labels and data sets are used")
+    calibrate.add_argument("--out", required=True, help="manifest to write, such as calibration/NAME.yaml")
+    calibrate.add_argument("--samples", type=int, default=128, help="how many pictures (default: 128)")
+    calibrate.add_argument("--select", choices=("random", "stratified", "k-center"), default="stratified")
+    calibrate.add_argument("--seed", type=int, default=0)
+    calibrate.add_argument("--licence", default="not stated", help="licence of the pictures")
+    calibrate.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value of the recipe"
+    )
+    calibrate.add_argument("--force", action="store_true", help="replace the file if it is there")
+
+    lister = _add(
+        commands, "list", "list targets, recipes, backends, families or calibration sets", "info", "list_things"
+    )
+    lister.add_argument("what", choices=("targets", "recipes", "backends", "families", "calibration"))
+    lister.add_argument("--json", action="store_true")
+
+    doctor = _add(commands, "doctor", "say what this machine can compile and run", "info", "doctor")
+    doctor.add_argument("--json", action="store_true")
+
+
+def _data_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", required=True, metavar="KIND:PATH", help="imagefolder:FOLDER, csv:FILE or sklearn-digits:test"
+    )
+    command.add_argument("--root", help="csv: folder of the images")
+    command.add_argument("--file-column", default="file", help="csv: column with the image's path")
+    command.add_argument("--label-column", default="label", help="csv: column with class name or number")
+    command.add_argument("--limit", type=int, help="an even pick of so many samples")
+    command.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
+
+
+def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    imported = _add(commands, "import", "make an artifact from a bare model file", "artifact", "import_file")
+    imported.add_argument("file", help=".onnx, .tflite or .xml")
+    imported.add_argument("--out", required=True, help="folder of the artifact; must not exist")
+    imported.add_argument("--labels", required=True, help="text file, one class name a line")
+    imported.add_argument(
+        "--size", required=True, type=int, nargs=2, metavar=("H", "W"), help="network input in pixels"
+    )
+    imported.add_argument("--color", choices=("rgb", "bgr", "gray"), default="rgb")
+    imported.add_argument("--mean", type=float, nargs="+", help="subtracted, per channel (default: 0)")
+    imported.add_argument("--std", type=float, nargs="+", help="divided by, per channel (default: 1)")
+    imported.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        default=(0.0, 1.0),
+        metavar=("LOW", "HIGH"),
+        help="what pixel values 0 and 255 become before mean and std",
+    )
+    imported.add_argument("--resize", choices=("stretch", "letterbox", "letterbox-topleft", "crop"), default="stretch")
+    imported.add_argument("--interpolation", choices=("nearest", "linear", "cubic", "area"), default="linear")
+    imported.add_argument("--crop-ratio", type=float, default=0.875)
+    imported.add_argument("--background", action="store_true", help="output 0 is a background class")
+    imported.add_argument("--outputs", choices=("logits", "probabilities"), default="logits")
+    imported.add_argument("--name", help="name of the artifact (default: the file's)")
+
+    build = _add(commands, "build", "finish a deferred artifact on the device that will run it", "artifact", "build")
+    build.add_argument("artifact")
+
+    run = _add(commands, "run", "classify pictures with an artifact", "artifact", "run")
+    run.add_argument("artifact")
+    run.add_argument("images", nargs="+", help="picture files")
+    run.add_argument("--threads", type=int)
+    run.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    evaluate = _add(
+        commands, "eval", "task metric of an artifact on a data set, through its engine", "artifact", "evaluate"
+    )
+    evaluate.add_argument("artifact")
+    _data_options(evaluate)
+    evaluate.add_argument("--metric", help="metric of the family (default: its first)")
+    evaluate.add_argument("--threads", type=int)
+    evaluate.add_argument("--json", action="store_true")
+
+    bench = _add(commands, "bench", "latency of an artifact on this machine", "artifact", "bench")
+    bench.add_argument("artifact")
+    _data_options(bench)
+    bench.add_argument("--quick", action="store_true", help="128 runs and 10 s instead of 1024 and 60 s")
+    bench.add_argument("--fps", type=float, default=30.0, help="camera rate of the paced run")
+    bench.add_argument("--threads", type=int)
+    bench.add_argument("--out", help="folder for the report (default: print only)")
+    bench.add_argument("--json", action="store_true")
+
+    verify = _add(commands, "verify", "check an artifact's files, chain and answers", "artifact", "verify")
+    verify.add_argument("artifact")
+    verify.add_argument("--json", action="store_true")
+
+
+def _report_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    report = _add(commands, "report", "print a report again, or render it anew", "reports", "report")
+    report.add_argument("report", help="report.json, or the folder that holds it")
+    report.add_argument("--format", choices=("text", "markdown", "html", "junit", "json"), default="text")
+    report.add_argument("--out", help="file to write (default: print)")
+
+    compare = _add(
+        commands, "compare", "show what changed between two reports, and gate on a regression", "reports", "compare"
+    )
+    compare.add_argument("before", help="report.json, or the folder that holds it")
+    compare.add_argument("after", help="report.json, or the folder that holds it")
+    compare.add_argument("--max-accuracy-drop", type=float, default=0.005, help="0.005 = half a point")
+    compare.add_argument("--max-latency-increase", type=float, default=0.10, help="0.10 = 10 %%")
+    compare.add_argument("--max-size-increase", type=float, default=0.05, help="0.05 = 5 %%")
+    compare.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.call(options)
+        sys.stdout.flush()
+        return code
+    except EdgecvError as error:
+        _explain(error, as_json=getattr(options, "json", False))
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edgecv: stopped; finished steps are kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        print(
+            f"edgecv: a defect of edgecv ({type(error).__name__}: {error}). Please report it with the lines above.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _explain(error: EdgecvError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
+    if isinstance(error, RecipeError):
+        count = len(error.problems)
+        print(f"edgecv: {count} problem{'s' if count != 1 else ''} found before any work:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+    else:
+        print(f"edgecv: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A CSV file with a header: one image file and its label a row."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgecv.core.recipe import DataSpec
+from edgecv.data.files import Entry, Listing
+from edgecv.errors import DataError
+
+
+def list_csv(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    """The rows of the CSV file that ``spec`` names, in order; blank lines do not count.
+
+    A label is a class name, or else a class index from 0. An image's path is relative to
+    ``spec.root`` (the CSV file's folder where that is not set) and must stay inside it. A row that
+    cannot be used is skipped with its line number and the reason.
+
+    Raises:
+        DataError: the file or folder is missing, is no UTF-8 CSV, lacks a column or has no rows.
+    """
+    path, root = csv_paths(spec, base=base)
+    by_name = {label: index for index, label in enumerate(labels)}
+    entries: list[Entry] = []
+    skipped: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for line, file, label in csv_rows(spec, path):
+        try:
+            name = _inside(file, root)
+            if name in seen:
+                raise ValueError(f"{file!r} stands in line {seen[name]} already")
+            truth = _class_index(label, by_name, len(labels))
+        except ValueError as error:
+            skipped[f"{path.name}:{line}"] = str(error)
+            continue
+        seen[name] = line
+        entries.append(Entry(name, root / name, truth))
+    if not entries and not skipped:
+        raise DataError(f"{path} has a header and no rows; a row names an image file and its label")
+    return Listing(str(path), tuple(entries), skipped=skipped)
+
+
+def csv_paths(spec: DataSpec, *, base: Path) -> tuple[Path, Path]:
+    """The CSV file and the folder of its images.
+
+    Raises:
+        DataError: there is no path, no such file or no such folder.
+    """
+    if spec.path is None:
+        raise DataError("data of kind csv has no path; add path: the CSV file")
+    path = Path(os.path.abspath(base / spec.path))
+    if not path.is_file():
+        problem = "is a folder, not a CSV file" if path.exists() else "does not exist"
+        raise DataError(f"{path} {problem}; path is {spec.path!r}, relative to {base}")
+    root = path.parent if spec.root is None else Path(os.path.abspath(base / spec.root))
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; root is {spec.root!r}, relative to {base}")
+    return path, root
+
+
+def csv_rows(spec: DataSpec, path: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number (from 1), file and label of every row.
+
+    Raises:
+        DataError: the file is no UTF-8 CSV or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, strict=True)
+            header = [name.strip() for name in next(rows, [])]
+            for name, key in ((spec.file_column, "file_column"), (spec.label_column, "label_column")):
+                if header.count(name) != 1:
+                    raise DataError(
+                        f"{path}:1: {header.count(name)} columns are named {name!r} ({key}); one is needed. "
+                        f"The file's columns are: {', '.join(header) or 'none'}"
+                    )
+            columns = header.index(spec.file_column), header.index(spec.label_column)
+            for row in rows:
+                if any(cell.strip() for cell in row):
+                    file, label = (row[column].strip() if column < len(row) else "" for column in columns)
+                    yield rows.line_num, file, label
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one") from error
+
+
+def _class_index(label: str, by_name: dict[str, int], classes: int) -> int:
+    if not label:
+        raise ValueError("the label is empty")
+    if label in by_name:
+        return by_name[label]
+    if label.isascii() and label.isdigit() and int(label) < classes:
+        return int(label)
+    raise ValueError(f"label {label!r} is neither a class name nor an index within 0..{classes - 1}")
+
+
+def _inside(file: str, root: Path) -> str:
+    """The file's path relative to ``root``, '/' between parts. Links are the owner's choice and stay as they are."""
+    if not file or "\0" in file:
+        raise ValueError("the file name is empty" if not file else "the file name holds a zero byte")
+    path = Path(os.path.normpath(root / file))
+    if not path.is_relative_to(root) or path == root:
+        raise ValueError(f"{file!r} leaves the folder {root}; put the image below it, or set root")
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,184 @@
+"""Data sets that are files on disk: list them, check them once, then read them one by one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from edgecv.core.progress import Progress
+from edgecv.core.protocols import Sample
+from edgecv.data import imagefile
+from edgecv.errors import DataError
+
+CHECK_BATCH = 32
+"""Files between two looks at the progress bar, which stands still while image decoders are kept quiet."""
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file: its name in the data set ('/' between parts), where it lies, its class index."""
+
+    id: str
+    path: Path
+    truth: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set names, before a file is opened. ``skipped`` are those that cannot be used, and why."""
+
+    place: str
+    entries: tuple[Entry, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A file that can be decoded. ``noisy``: its decoder prints to the error stream."""
+
+    entry: Entry
+    sha256: str
+    noisy: bool
+
+
+class FileReader:
+    """A `Reader` over image files; holds names and hashes, and decodes a picture when it is asked for.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, checked: Sequence[_Checked], *, skipped: Mapping[str, str], notes: Sequence[str]) -> None:
+        self._checked = tuple(checked)
+        self._skipped = dict(skipped)
+        self.ids: Sequence[str] = tuple(item.entry.id for item in checked)
+        self.truths: Sequence[int] = tuple(item.entry.truth for item in checked)
+        self.notes = tuple(notes)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Files that were left out, by their name in the data set, and why."""
+        return self._skipped
+
+    def __len__(self) -> int:
+        return len(self._checked)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample ``index``: uint8 `(H, W, 3)` BGR and the class index.
+
+        Raises:
+            DataError: the file was removed or damaged since the data set was opened.
+        """
+        item = self._checked[index]
+        image = imagefile.load_image(item.entry.path, noisy=item.noisy)
+        return Sample(id=item.entry.id, image=image, truth=item.entry.truth)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def sha256(self, index: int) -> str:
+        """Hash of the file, as it was when the data set was opened."""
+        return self._checked[index].sha256
+
+    def fingerprint(self) -> str:
+        """Hash over the names, classes and contents of all samples."""
+        return fingerprint_of((item.entry.id, item.entry.truth, item.sha256) for item in self._checked)
+
+
+def fingerprint_of(samples: Iterable[tuple[str, int, str]]) -> str:
+    """SHA-256 over (id, truth, content hash) of samples, in their order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr(sample).encode())
+    return digest.hexdigest()
+
+
+def even_pick(truths: Sequence[int], limit: int | None) -> list[int]:
+    """At most ``limit`` indices, spread evenly over the classes and within each, in rising order."""
+    if limit is None or limit >= len(truths):
+        return list(range(len(truths)))
+    by_class = sorted(range(len(truths)), key=lambda index: truths[index])
+    return sorted(by_class[index * len(truths) // limit] for index in range(limit))
+
+
+def check_files(listing: Listing, progress: Progress) -> FileReader:
+    """Read and decode every file of ``listing`` once, large ones at an eighth of the size; hash it.
+
+    This makes an evaluation well-defined: what can be read is known before it starts. What cannot is
+    in the reader's ``skipped``; the reader may be empty.
+    """
+    checked: list[_Checked] = []
+    skipped = dict(listing.skipped)
+    with progress.task(f"check {listing.place}", len(listing.entries)) as task, _pool() as pool:
+        for start in range(0, len(listing.entries), CHECK_BATCH):
+            batch = listing.entries[start : start + CHECK_BATCH]
+            for entry, outcome in zip(batch, _check_batch(batch, pool), strict=True):
+                if isinstance(outcome, _Checked):
+                    checked.append(outcome)
+                else:
+                    skipped[entry.id] = outcome
+            task.advance(len(batch))
+    return FileReader(checked, skipped=skipped, notes=listing.notes)
+
+
+def open_files(listing: Listing, *, limit: int | None, strict: bool, progress: Progress) -> FileReader:
+    """A reader over the files of ``listing`` that can be decoded.
+
+    ``limit`` picks from the listed files before they are checked, so broken ones among them make the
+    set smaller.
+
+    Raises:
+        DataError: nothing is left, or ``strict`` and some files cannot be used (all are listed).
+    """
+    kept = even_pick([entry.truth for entry in listing.entries], limit)
+    reader = check_files(replace(listing, entries=tuple(listing.entries[index] for index in kept)), progress)
+    skipped = reader.skipped
+    share = f"{len(skipped)} of {len(skipped) + len(reader)} samples"
+    if skipped and strict:
+        raise DataError(
+            f"{listing.place}: {share} cannot be used, and strict is set:\n"
+            + "\n".join(f"  {name}: {reason}" for name, reason in skipped.items())
+            + "\nRepair or remove them, or set strict: false to leave them out."
+        )
+    if not len(reader):
+        raise DataError(f"{listing.place} has no image that can be read. {shown_skips(skipped)}".rstrip())
+    if skipped:
+        progress.line(f"{listing.place}: {share} left out. {shown_skips(skipped)}")
+    for note in listing.notes:
+        progress.line(f"{listing.place}: {note}")
+    return reader
+
+
+def shown_skips(skipped: Mapping[str, str]) -> str:
+    """The first few reasons, in one line."""
+    lines = [f"{name}: {reason}" for name, reason in list(skipped.items())[:SHOWN]]
+    more = len(skipped) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="edgecv-check")
+
+
+def _check_batch(batch: Sequence[Entry], pool: ThreadPoolExecutor) -> list[_Checked | str]:
+    outcomes, complained = imagefile.quietly(lambda: list(pool.map(_check, batch)))
+    if complained:  # find out about which files
+        for index, entry in enumerate(batch):
+            done, complained = imagefile.quietly(partial(_check, entry))
+            outcomes[index] = replace(done, noisy=complained) if isinstance(done, _Checked) else done
+    return outcomes
+
+
+def _check(entry: Entry) -> _Checked | str:
+    try:
+        data = imagefile.read_bytes(entry.path)
+        imagefile.decode(data, probe=True)
+    except ValueError as error:
+        return str(error)
+    return _Checked(entry, hashlib.sha256(data).hexdigest(), noisy=False)

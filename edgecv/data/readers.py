@@ -1,0 +1,121 @@
+"""Open the data set that a recipe names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from edgecv.core.progress import Progress, SilentProgress
+from edgecv.core.protocols import Reader
+from edgecv.core.recipe import DataSpec
+from edgecv.data.csvfile import csv_paths, csv_rows, list_csv
+from edgecv.data.digits import digits_fingerprint, open_digits
+from edgecv.data.files import Listing, check_files, open_files
+from edgecv.data.imagefolder import class_folders, data_folder, image_paths, list_folder
+from edgecv.errors import DataError
+
+_SILENT = SilentProgress()
+
+
+class LabelledReader(Reader, Protocol):
+    """A `Reader` of a classification set, which knows its truths without decoding a picture."""
+
+    @property
+    def truths(self) -> Sequence[int]:
+        """Class index of every sample, in order."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how the data set was understood."""
+        ...
+
+
+def open_reader(spec: DataSpec, *, base: Path, labels: Sequence[str], progress: Progress = _SILENT) -> LabelledReader:
+    """Open the data set ``spec``; relative paths are relative to ``base`` (the recipe's folder).
+
+    Every image file is checked once here (see `edgecv.data.imagefile`): broken ones are in the
+    reader's ``skipped``, or refused with ``spec.strict``. ``spec.limit`` takes an even pick over the classes.
+
+    Raises:
+        DataError: missing, empty, or its classes do not fit ``labels``.
+        ToolchainError: a package that the data set needs is not installed.
+    """
+    if spec.kind == "sklearn-digits":
+        return open_digits(split=spec.split, labels=labels, limit=spec.limit)
+    return open_files(
+        list_files(spec, base=base, labels=labels), limit=spec.limit, strict=spec.strict, progress=progress
+    )
+
+
+def open_subset(
+    spec: DataSpec, ids: Collection[str], *, base: Path, labels: Sequence[str], progress: Progress = _SILENT
+) -> LabelledReader:
+    """Only those samples of the data set ``spec`` whose id is in ``ids``; no other file is read.
+
+    Ids that the data set does not have are left out without an error; the reader may be empty.
+
+    Raises:
+        DataError: as `open_reader`.
+    """
+    wanted = frozenset(ids)
+    if spec.kind == "sklearn-digits":
+        return open_digits(split=spec.split, labels=labels, limit=None, only=wanted)
+    listing = list_files(spec, base=base, labels=labels)
+    entries = tuple(entry for entry in listing.entries if entry.id in wanted)
+    return check_files(Listing(listing.place, entries), progress)
+
+
+def list_files(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    """The files of an ``imagefolder`` or ``csv`` data set; no image is opened.
+
+    Raises:
+        DataError: missing, empty, or its classes do not fit ``labels``.
+    """
+    if spec.kind == "imagefolder":
+        return list_folder(spec, base=base, labels=labels)
+    if spec.kind == "csv":
+        return list_csv(spec, base=base, labels=labels)
+    raise DataError(f"data kind {spec.kind!r} has no files; allowed are imagefolder and csv")
+
+
+def spec_fingerprint(spec: DataSpec, *, base: Path) -> str:
+    """A quick hash that changes when the data set behind ``spec`` does, as 64 hex digits.
+
+    Over the settings, and each file's relative path, size and time of last change; no image is
+    opened and scikit-learn is not imported. Two copies of a data set have different hashes
+    where their times differ: use `Reader.fingerprint` to compare contents.
+
+    Raises:
+        DataError: the data set is missing.
+    """
+    digest = hashlib.sha256()
+    settings = {key: value for key, value in asdict(spec).items() if key not in ("path", "root")}
+    digest.update(repr(sorted(settings.items())).encode())
+    if spec.kind == "sklearn-digits":
+        digest.update(digits_fingerprint().encode())
+    elif spec.kind == "imagefolder":
+        root = data_folder(spec, base=base)
+        for folder in class_folders(root):
+            for path in image_paths(folder):
+                _add_file(digest, str(path), start=len(str(root)))
+    else:
+        path, root = csv_paths(spec, base=base)
+        for _, file, label in csv_rows(spec, path):
+            digest.update(label.encode())
+            _add_file(digest, os.path.join(root, file), start=len(str(root)))
+    return digest.hexdigest()
+
+
+def _add_file(digest: "hashlib._Hash", path: str, *, start: int) -> None:
+    """Mix in a file's name and state; one that cannot be looked at has none, which is a state too."""
+    try:
+        found = os.stat(path)
+        state = f"{found.st_size} {found.st_mtime_ns}"
+    except (OSError, ValueError):
+        state = "missing"
+    digest.update(f"{path[start:]}\0{state}\n".encode(errors="surrogateescape"))

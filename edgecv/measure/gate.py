@@ -1,0 +1,196 @@
+"""Budgets held against figures, and the honest verdict on a loss of accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecv.core.figures import AccuracyFigures, DropFigures, Interval, LatencyFigures, Outcome, Verdict
+from edgecv.core.recipe import AccuracyBudget, Budgets, LatencyBudget
+from edgecv.errors import MeasurementError
+
+_FEW_VALUES = 256
+_CHUNK_ELEMENTS = 1 << 22
+_MAX_SAMPLES_TO_DECIDE = 10**8
+
+
+def judge_drop(
+    reference: Sequence[float],
+    candidate: Sequence[float],
+    *,
+    max_drop: float | None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> DropFigures:
+    """Loss of a metric, ``mean(reference) - mean(candidate)``, with a paired bootstrap interval over samples.
+
+    Both sequences hold one score 0..1 per sample of the same evaluation set in the same order. The outcome
+    is ``pass`` where the whole interval is at or below ``max_drop``, ``fail`` where it is wholly above,
+    ``inconclusive`` where it holds ``max_drop`` (then ``samples_to_decide`` estimates how many samples would
+    settle it if the drop stayed as it is; None where no practical number would), and ``not-checked`` without
+    a ``max_drop``.
+
+    The percentile bootstrap is of B. Efron, Ann. Stat. 7, 1979. It knows no chance that it has not seen: ten
+    samples that happen to agree would prove anything. So two made-up samples join, one better and one
+    worse by 1, as in the adjusted interval of D. G. Bonett and R. M. Price, J. Educ. Behav. Stat. 37, 2012.
+
+    Raises:
+        MeasurementError: the sequences are empty, differ in length or hold values that are not finite.
+    """
+    one, other = np.asarray(reference, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
+    if one.shape != other.shape or one.ndim != 1 or one.size == 0:
+        raise MeasurementError(
+            f"the reference has {one.size} samples and the candidate {other.size}; both must be evaluated on the "
+            "same set of at least one sample. Run the evaluation again."
+        )
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise MeasurementError("a per-sample score is NaN or infinite; find the sample and evaluate again")
+    differences = one - other
+    drop = float(differences.mean())
+    means = _bootstrap_means(np.append(differences, (1.0, -1.0)), resamples=resamples, seed=seed)
+    low, high = (float(value) for value in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+    # The made-up samples pull the means towards 0; the measured drop stays inside.
+    interval = Interval(low=min(low, drop), high=max(high, drop), level=level)
+    outcome = _outcome(interval, max_drop)
+    needed = None
+    if outcome == "inconclusive" and max_drop is not None:
+        needed = _samples_to_decide(drop, interval, max_drop, one.size)
+    return DropFigures(drop=drop, interval=interval, max_drop=max_drop, outcome=outcome, samples_to_decide=needed)
+
+
+def check_accuracy(
+    budget: AccuracyBudget, figures: AccuracyFigures | None, drop: DropFigures | None, *, why_absent: str = ""
+) -> tuple[Verdict, ...]:
+    """Verdicts on ``max_drop`` and ``min``, whichever are set; without figures ``not-checked`` for ``why_absent``.
+
+    ``min`` passes where the whole interval of the value is at or above it and fails where it is wholly below.
+    """
+    verdicts = []
+    if budget.max_drop is not None:
+        name = f"accuracy.{budget.metric}.max_drop"
+        absent = Verdict(name, budget.max_drop, None, "share", "not-checked", why_absent)
+        verdicts.append(absent if drop is None else _check_drop(name, budget.max_drop, drop))
+    if budget.min is not None:
+        name = f"accuracy.{budget.metric}.min"
+        if figures is None:
+            verdicts.append(Verdict(name, budget.min, None, "share", "not-checked", why_absent))
+        else:
+            verdicts.append(_check_min(name, budget.min, figures))
+    return tuple(verdicts)
+
+
+def check_latency(
+    budget: LatencyBudget, figures: LatencyFigures | None, *, why_absent: str = ""
+) -> tuple[Verdict, ...]:
+    """One verdict for each percentile that has a limit, on end-to-end times back to back.
+
+    ``inconclusive`` where the measurement is invalid or too short for the percentile; ``not-checked`` for
+    ``why_absent`` without figures.
+    """
+    limits = {"p50": budget.p50_ms, "p95": budget.p95_ms, "p99": budget.p99_ms}
+    verdicts = []
+    for name, limit in limits.items():
+        if limit is None:
+            continue
+        value: float | None = None
+        outcome: Outcome = "not-checked"
+        why = why_absent
+        if figures is not None:
+            value = getattr(figures.end_to_end, f"{name}_ms")
+            outcome, why = _judge_time(value, limit, figures, name)
+        verdicts.append(Verdict(f"latency.{name}_ms", limit, value, "ms", outcome, why))
+    return tuple(verdicts)
+
+
+def check_size(budgets: Budgets, *, model_bytes: int | None, float_bytes: int | None) -> tuple[Verdict, ...]:
+    """Verdicts on ``size_mb`` (10^6 bytes) and ``size_ratio`` (against the same backend's float file), where set."""
+    verdicts = []
+    if budgets.size_mb is not None:
+        megabytes = None if model_bytes is None else model_bytes / 1e6
+        why = "the model file is not built yet" if megabytes is None else f"{model_bytes} bytes"
+        verdicts.append(_at_most("size_mb", budgets.size_mb, megabytes, "MB", why))
+    if budgets.size_ratio is not None:
+        if model_bytes is None or not float_bytes:
+            ratio, why = None, "the model file or its float reference is not built"
+        else:
+            ratio, why = model_bytes / float_bytes, f"{model_bytes} of {float_bytes} bytes"
+        verdicts.append(_at_most("size_ratio", budgets.size_ratio, ratio, "share", why))
+    return tuple(verdicts)
+
+
+def _bootstrap_means(values: npt.NDArray[np.float64], *, resamples: int, seed: int) -> npt.NDArray[np.float64]:
+    """Means of ``resamples`` draws with replacement, as many values each as there are."""
+    random = np.random.default_rng(seed)
+    kinds, counts = np.unique(values, return_counts=True)
+    if kinds.size <= _FEW_VALUES:
+        # Right-or-wrong scores differ by -1, 0 or 1: how often each is drawn is multinomial, no index is needed.
+        drawn = random.multinomial(values.size, counts / values.size, size=resamples)
+        few: npt.NDArray[np.float64] = drawn @ kinds / values.size
+        return few
+    means = np.empty(resamples, dtype=np.float64)
+    step = max(1, _CHUNK_ELEMENTS // values.size)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        means[start : start + rows] = values[random.integers(0, values.size, size=(rows, values.size))].mean(axis=1)
+    return means
+
+
+def _outcome(interval: Interval, max_drop: float | None) -> Outcome:
+    if max_drop is None:
+        return "not-checked"
+    if interval.high <= max_drop:
+        return "pass"
+    return "fail" if interval.low > max_drop else "inconclusive"
+
+
+def _samples_to_decide(drop: float, interval: Interval, max_drop: float, samples: int) -> int | None:
+    """The interval narrows with the square root of the samples until it no longer holds the limit."""
+    gap = abs(max_drop - drop)
+    reach = interval.high - drop if drop <= max_drop else drop - interval.low
+    if gap == 0 or samples * (reach / gap) ** 2 > _MAX_SAMPLES_TO_DECIDE:
+        return None
+    return max(samples + 1, math.ceil(samples * (reach / gap) ** 2))
+
+
+def _check_drop(name: str, limit: float, figures: DropFigures) -> Verdict:
+    low, high = figures.interval.low, figures.interval.high
+    why = f"drop {figures.drop:+.4f}, {figures.interval.level:.0%} interval {low:+.4f} to {high:+.4f}"
+    outcome = _outcome(figures.interval, limit)
+    if outcome == "inconclusive":
+        side = "within" if figures.drop <= limit else "above"
+        why += f"; the measured drop is {side} the limit, but the interval holds the limit"
+        if figures.samples_to_decide is None:
+            why += ", and no practical number of samples would decide"
+        else:
+            why += f"; about {figures.samples_to_decide} samples would decide"
+    return Verdict(name, limit, figures.drop, "share", outcome, why)
+
+
+def _check_min(name: str, limit: float, figures: AccuracyFigures) -> Verdict:
+    low = high = figures.value
+    why = f"{figures.value:.4f} on {figures.samples} samples"
+    if figures.interval is not None:
+        low, high = figures.interval.low, figures.interval.high
+        why += f", {figures.interval.level:.0%} interval {low:.4f} to {high:.4f}"
+    outcome: Outcome = "pass" if low >= limit else "fail" if high < limit else "inconclusive"
+    if outcome == "inconclusive":
+        why += "; the interval holds the limit, more samples are needed"
+    return Verdict(name, limit, figures.value, "share", outcome, why)
+
+
+def _judge_time(value: float | None, limit: float, figures: LatencyFigures, name: str) -> tuple[Outcome, str]:
+    runs = figures.end_to_end.samples
+    if figures.invalid:
+        return "inconclusive", f"the measurement is invalid: {figures.invalid}"
+    if value is None:
+        return "inconclusive", f"{runs} runs are too few for {name}; measure longer (not quick)"
+    return ("pass" if value <= limit else "fail"), f"{runs} runs" + (", quick protocol" if figures.quick else "")
+
+
+def _at_most(name: str, limit: float, value: float | None, unit: str, why: str) -> Verdict:
+    outcome: Outcome = "not-checked" if value is None else "pass" if value <= limit else "fail"
+    return Verdict(name, limit, value, unit, outcome, why)

@@ -1,0 +1,242 @@
+"""The verification ladder: each form of the model against the one before it, on the same pictures.
+
+float torch -> float ONNX -> Q/DQ torch -> compiled artifact -> device. A rung that breaks is named
+with what is to blame: pre-processing, graph, quantisation, compiler, decode or metric.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv import families
+from edgecv.core.contract import InputContract
+from edgecv.core.figures import Ladder, Outcome, Rung
+from edgecv.core.recipe import FamilySpec
+from edgecv.core.tensor import Array, FloatArray
+from edgecv.errors import ArtifactError
+
+GRAPH_MIN_DB = 60.0
+"""Float torch against float ONNX: only the order of additions differs (float32 holds about 140 dB)."""
+PREPROCESS_MIN_DB = 25.0
+"""Float input against the engine's own: an int8 input of 256 levels keeps 30 dB or more of a picture."""
+QUANTISATION_MIN_DB = 5.0
+"""Q/DQ against the float model it came from. QAT moves the weights, so the answers decide below."""
+COMPILER_MIN_DB = 20.0
+"""Compiled int8 against the Q/DQ graph: same scales, so only single rounding steps may differ."""
+FLOAT_COMPILER_MIN_DB = 40.0
+FP16_COMPILER_MIN_DB = 30.0
+MIN_AGREEMENT = 0.95
+COMPILER_MIN_AGREEMENT = 0.97
+MAX_METRIC_DROP = 0.05
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs of one form of the model: one `(N, ...)` float32 array per output tensor."""
+
+    name: str
+    arrays: tuple[FloatArray, ...]
+
+    @property
+    def samples(self) -> int:
+        """Number of pictures."""
+        return int(self.arrays[0].shape[0])
+
+
+def sqnr_db(reference: Sequence[Array], other: Sequence[Array]) -> float:
+    """Signal to quantisation noise in dB, over all arrays: ``10 log10(sum ref^2 / sum (ref - other)^2)``.
+
+    Arrays pair up and have the same number of values. inf where they are equal; -inf where the
+    other has a value that is not finite.
+    """
+    signal = noise = 0.0
+    for one, two in zip(reference, other, strict=True):
+        flat, against = one.astype(np.float64).ravel(), two.astype(np.float64).ravel()
+        if not np.isfinite(against).all():
+            return float("-inf")
+        signal += float(flat @ flat)
+        difference = flat - against
+        noise += float(difference @ difference)
+    if noise == 0:
+        return float("inf")
+    return float("-inf") if signal == 0 else float(10.0 * np.log10(signal / noise))
+
+
+def max_abs_error(reference: Sequence[Array], other: Sequence[Array]) -> float:
+    """Largest absolute difference over all values; inf where a value is not finite."""
+    worst = 0.0
+    for one, two in zip(reference, other, strict=True):
+        difference = np.abs(one.astype(np.float64).ravel() - two.astype(np.float64).ravel())
+        worst = max(worst, float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf"))
+    return worst
+
+
+class Judge:
+    """Decodes and scores outputs by the family, so that a rung can tell answers from numbers."""
+
+    def __init__(self, spec: FamilySpec, contract: InputContract, truths: Sequence[Any], metric: str) -> None:
+        self._spec, self._contract, self._truths, self._metric = spec, contract, list(truths), metric
+        self._family = families.get(spec.kind)
+
+    def results(self, outputs: Outputs) -> list[Any] | None:
+        """Decoded results, one a picture; None where a value is not finite and nothing can be decoded."""
+        if not all(np.isfinite(array).all() for array in outputs.arrays):
+            return None
+        rows = range(outputs.samples)
+        return [self._family.decode([a[i : i + 1] for a in outputs.arrays], self._spec, self._contract) for i in rows]
+
+    def agreement(self, one: list[Any] | None, other: list[Any] | None) -> float:
+        """Share of pictures with the same answer."""
+        if one is None or other is None:
+            return 0.0
+        same = [self._family.agree(a, b) for a, b in zip(one, other, strict=True)]
+        return float(np.mean(same))
+
+    def score(self, results: list[Any] | None) -> float:
+        """The task metric on these pictures."""
+        if results is None:
+            return 0.0
+        metric = self._family.metric(self._spec, self._metric)
+        for result, truth in zip(results, self._truths, strict=True):
+            metric.update(result, truth)
+        return metric.compute().value
+
+    def base(self, form: Outputs) -> Rung:
+        """The rung that the ladder stands on: nothing to compare with, only the task metric."""
+        score = self.score(self.results(form))
+        return Rung(form.name, "", form.samples, None, None, None, score, None, "not-checked")
+
+    def rung(self, reference: Outputs, other: Outputs, *, min_db: float, min_agreement: float, blame: str) -> Rung:
+        """Hold ``other`` against ``reference``; breaks below ``min_db``, or where the answers change.
+
+        Blames ``blame`` where the numbers are off, ``metric`` where only the task metric fell.
+        """
+        if other.samples != reference.samples:
+            raise ArtifactError(f"{other.name} has {other.samples} samples, {reference.name} has {reference.samples}")
+        mine, theirs = self.results(reference), self.results(other)
+        decibel = sqnr_db(reference.arrays, other.arrays)
+        agreement, before, after = self.agreement(mine, theirs), self.score(mine), self.score(theirs)
+        guilty = ""
+        if decibel < min_db or (agreement < min_agreement and after < before):
+            guilty = blame
+        elif before - after > MAX_METRIC_DROP:
+            guilty = "metric"
+        return Rung(
+            name=other.name,
+            against=reference.name,
+            samples=reference.samples,
+            sqnr_db=decibel,
+            max_abs_error=max_abs_error(reference.arrays, other.arrays),
+            agreement=agreement,
+            metric=after,
+            min_sqnr_db=min_db,
+            outcome="fail" if guilty else "pass",
+            blame=guilty,
+        )
+
+
+def preprocess_rung(expected: FloatArray, fed: FloatArray) -> Rung:
+    """What calibration and training fed `(N, ...)` against what the engine is fed on the same pictures."""
+    decibel = sqnr_db([expected], [fed])
+    broken = decibel < PREPROCESS_MIN_DB
+    return Rung(
+        name="engine input",
+        against="training input",
+        samples=int(expected.shape[0]),
+        sqnr_db=decibel,
+        max_abs_error=max_abs_error([expected], [fed]),
+        agreement=None,
+        metric=None,
+        min_sqnr_db=PREPROCESS_MIN_DB,
+        outcome="fail" if broken else "pass",
+        blame="pre-processing" if broken else "",
+    )
+
+
+def deferred_rung(name: str, against: str) -> Rung:
+    """A rung that only the device can climb."""
+    outcome: Outcome = "not-checked"
+    return Rung(name, against, 0, None, None, None, None, None, outcome, "deferred to the device")
+
+
+def ladder(rungs: Sequence[Rung]) -> Ladder:
+    """The rungs in order, and the name of the first that broke."""
+    broken = next((rung for rung in rungs if rung.outcome == "fail"), None)
+    return Ladder(tuple(rungs), None if broken is None else f"{broken.name} ({broken.blame})")
+
+
+def compiler_limits(precision: str) -> tuple[float, float]:
+    """Smallest SQNR in dB and smallest agreement of a compiled file against the graph that it came from."""
+    if precision == "int8":
+        return COMPILER_MIN_DB, COMPILER_MIN_AGREEMENT
+    return (FP16_COMPILER_MIN_DB if precision == "fp16" else FLOAT_COMPILER_MIN_DB), MIN_AGREEMENT
+
+
+def save_outputs(path: Path, forms: Sequence[Outputs], **extra: Array) -> None:
+    """Write outputs as one .npz without pickles: ``<form>/<number>`` for each output tensor."""
+    arrays = {f"{form.name}/{i}": array for form in forms for i, array in enumerate(form.arrays)}
+    np.savez(path, allow_pickle=False, **arrays, **extra)
+
+
+def load_outputs(path: Path) -> tuple[dict[str, Outputs], dict[str, Array]]:
+    """Read what `save_outputs` wrote: the forms by name, and the extra arrays.
+
+    Raises:
+        ArtifactError: the file is corrupt.
+    """
+    arrays = _read_npz(path)
+    forms: dict[str, list[FloatArray]] = {}
+    for name in sorted(name for name in arrays if "/" in name):
+        forms.setdefault(name.rsplit("/", 1)[0], []).append(arrays[name])
+    extra = {name: array for name, array in arrays.items() if "/" not in name}
+    return {name: Outputs(name, tuple(values)) for name, values in forms.items()}, extra
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Pictures that travel with the artifact, so that the device can climb the last rung by itself.
+
+    ``pictures`` are uint8 as read; ``inputs`` `(N, C, H, W)` float32 what training and calibration
+    made of them; ``outputs`` what the graph answered before it was compiled.
+    """
+
+    pictures: tuple[Array, ...]
+    inputs: FloatArray
+    outputs: Outputs
+
+
+def save_golden(
+    path: Path, pictures: Sequence[Array], inputs: FloatArray, outputs: Sequence[FloatArray], form: str
+) -> None:
+    """Write golden pictures as one compressed .npz without pickles; ``form`` names where ``outputs`` are from."""
+    arrays = {f"picture{number:03d}": picture for number, picture in enumerate(pictures)}
+    arrays.update({f"{form}/{number}": array for number, array in enumerate(outputs)})
+    np.savez_compressed(path, allow_pickle=False, **arrays, inputs=inputs)
+
+
+def load_golden(path: Path) -> Golden:
+    """Read what `save_golden` wrote.
+
+    Raises:
+        ArtifactError: the file is corrupt.
+    """
+    forms, extra = load_outputs(path)
+    pictures = tuple(extra[name] for name in sorted(extra) if name.startswith("picture"))
+    if len(forms) != 1 or "inputs" not in extra or not pictures:
+        raise ArtifactError(f"{path} does not hold golden pictures; build the artifact again")
+    return Golden(pictures, extra["inputs"], next(iter(forms.values())))
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ArtifactError(f"{path} is corrupt ({error}); build the artifact again") from error

@@ -1,0 +1,103 @@
+"""The state of a training run on disk, so that a killed run goes on at the epoch it was in.
+
+One file, replaced in one step after every epoch; it holds tensors and plain values only and is
+read with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["EpochFigures", "TrainState", "read_checkpoint", "write_checkpoint"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """Of one epoch: mean training loss, and on the validation part the mean loss and score (None without one)."""
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What is known after so many epochs; ``best`` is a copy of the weights of ``best_epoch`` (None: they are the
+    module's own, because without a validation part the last epoch counts)."""
+
+    epochs_done: int = 0
+    best_epoch: int = 0
+    best: dict[str, Any] | None = None
+    history: tuple[EpochFigures, ...] = ()
+
+    def after(self, figures: EpochFigures, module: nn.Module) -> TrainState:
+        """The state after one more epoch with these ``figures`` of ``module``."""
+        history = (*self.history, figures)
+        done = self.epochs_done + 1
+        if figures.score is None:
+            return TrainState(done, figures.epoch, None, history)
+        best_score = self.history[self.best_epoch].score if self.history else None
+        if best_score is not None and figures.score <= best_score:
+            return TrainState(done, self.best_epoch, self.best, history)
+        return TrainState(done, figures.epoch, _copied(module.state_dict()), history)
+
+
+def write_checkpoint(
+    path: Path, state: TrainState, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str
+) -> None:
+    """Write everything that is needed to go on after ``state.epochs_done`` epochs; a reader never sees half a file."""
+    content = {
+        "version": _VERSION,
+        "identity": identity,
+        "epochs_done": state.epochs_done,
+        "best_epoch": state.best_epoch,
+        "best": state.best,
+        "history": [astuple(figures) for figures in state.history],
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def read_checkpoint(
+    path: Path | None, *, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str
+) -> TrainState:
+    """Put the checkpoint's weights into ``module`` and ``optimizer`` and give its state.
+
+    Where there is none, or it is damaged or of another plan (``identity`` differs), training starts
+    anew and both stay as they are: a checkpoint only saves time.
+    """
+    if path is None or not path.is_file():
+        return TrainState()
+    before = _copied(module.state_dict())
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["version"] != _VERSION or content["identity"] != identity:
+            return TrainState()
+        history = tuple(EpochFigures(*row) for row in content["history"])
+        module.load_state_dict(content["module"])
+        optimizer.load_state_dict(content["optimizer"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        module.load_state_dict(before)
+        return TrainState()
+    return TrainState(content["epochs_done"], content["best_epoch"], content["best"], history)
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
+        for name, value in state.items()
+    }

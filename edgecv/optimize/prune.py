@@ -1,0 +1,325 @@
+"""Structured pruning: whole channels go, so every engine gets a smaller, dense network.
+
+The result needs no pickle: a history of cuts turns a fresh build of the same source into the
+same shapes (`replay`), and a safetensors file fills them.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecv import families
+from edgecv.core.contract import InputContract
+from edgecv.core.progress import Progress, SilentProgress
+from edgecv.core.protocols import Batches
+from edgecv.core.recipe import FamilySpec, Prune
+from edgecv.errors import ModelError
+from edgecv.optimize import prune_graph
+from edgecv.optimize.batches import make_batches
+from edgecv.optimize.finetune import TrainSet, family_objective
+from edgecv.optimize.prune_graph import Cut, Region
+from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts, planned_cuts
+
+__all__ = ["PruneResult", "count_macs", "example_input", "prune", "replay", "taylor_batches"]
+
+_SHARES = 1024
+"""Steps of the search for the share of channels that gives the wanted speed-up."""
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A smaller network and how it came about.
+
+    ``module`` is a new module in evaluation mode; ``history`` holds plain values (JSON) for `replay`.
+    ``macs_*`` are multiply-accumulates of one picture, ``params_*`` trained values; ``layers`` the output
+    channels of each convolution and linear layer, before and after.
+    """
+
+    module: nn.Module
+    history: tuple[dict[str, Any], ...]
+    macs_before: int
+    macs_after: int
+    params_before: int
+    params_after: int
+    layers: dict[str, tuple[int, int]]
+
+    @property
+    def speedup(self) -> float:
+        """MACs before / after, >= 1."""
+        return self.macs_before / self.macs_after
+
+
+@dataclass(frozen=True)
+class _Job:
+    step: Prune
+    family: FamilySpec
+    example: torch.Tensor
+    limits: Limits
+    regions: tuple[Region, ...]
+    usable: frozenset[tuple[str, str]]
+    batches: Batches | None
+    seed: int
+
+
+def example_input(contract: InputContract) -> torch.Tensor:
+    """Zeros `(1, C, H, W)` float32 of the contract's size."""
+    return torch.zeros(1, contract.channels, *contract.size)
+
+
+def count_macs(module: nn.Module, example: torch.Tensor) -> int:
+    """Multiply-accumulates of convolutions, matrix products and attention for the input ``example``."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(example)
+    return int(counter.get_total_flops()) // 2
+
+
+def taylor_batches(data: TrainSet, *, samples: int, seed: int, batch_size: int = 32) -> Batches:
+    """At most ``samples`` pictures of the training set, drawn at random by ``seed``, for Taylor importance."""
+    count = len(data.reader)
+    chosen = np.random.default_rng(seed).permutation(count)[: min(samples, count)]
+    indices = sorted(int(index) for index in chosen)
+    return make_batches(data.reader, data.contract, batch_size=batch_size, indices=indices).fixed()
+
+
+def prune(
+    module: nn.Module,
+    *,
+    step: Prune,
+    contract: InputContract,
+    family: FamilySpec,
+    batches: Batches | None = None,
+    seed: int = 0,
+    round_to: int | None = None,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Cut the least important channels of a copy of ``module``.
+
+    With ``step.speedup`` the smallest cut whose MACs before / after reach it; with ``step.ratio`` that
+    share of channels. The family's heads, ``step.protect`` and whatever cannot be cut without changing
+    what the network computes keep their widths. ``batches`` (training samples) are needed for Taylor
+    importance; ``round_to`` is used instead of the step's where a target wants another multiple.
+
+    Importance: ``magnitude`` group L2 norm (Fang et al., arXiv:2301.12900), ``taylor`` gradient times weight
+    (Molchanov et al. 2019, arXiv:1906.10771), ``bn-scale`` (Liu et al. 2017, arXiv:1708.06519), ``lamp``
+    (Lee et al. 2021, arXiv:2010.07611), ``fpgm`` distance to the geometric median (He et al. 2019,
+    arXiv:1811.00250), ``random``.
+
+    Raises:
+        ModelError: the speed-up cannot be reached, nothing can be cut, or the network cannot be traced.
+    """
+    if (step.speedup is None) == (step.ratio is None):
+        raise ModelError(f"prune needs exactly one of speedup ({step.speedup}) and ratio ({step.ratio})")
+    if step.importance == "taylor" and batches is None:
+        raise ModelError("taylor importance needs training samples; set data.train, or use importance: magnitude")
+    progress = progress or SilentProgress()
+    example = example_input(contract)
+    original = copy.deepcopy(module).cpu().eval()
+    job = _job(original, step=step, family=family, example=example, round_to=round_to or step.round_to)
+    job = _Job(**{**vars(job), "batches": batches, "seed": seed})
+    macs_before = count_macs(original, example)
+    history: list[Cut] = []
+    current = copy.deepcopy(original)
+    with progress.task("prune", step.steps) as task:
+        for index in range(step.steps):
+            cuts = _round(current, job, index, macs_before)
+            current = _checked(current, job, cuts)
+            history += cuts
+            task.advance(1, note=f"{count_macs(current, example) / macs_before:.0%} of the MACs left")
+    return PruneResult(
+        module=current,
+        history=tuple(cut.to_dict() for cut in history),
+        macs_before=macs_before,
+        macs_after=count_macs(current, example),
+        params_before=_parameters(original),
+        params_after=_parameters(current),
+        layers=_widths(original, current),
+    )
+
+
+def replay(module: nn.Module, example: torch.Tensor, history: Sequence[Mapping[str, Any]]) -> nn.Module:
+    """A fresh build of the same network (``module``, any weights) brought to the shapes of a pruned one.
+
+    ``example`` is an input `(1, C, H, W)`; ``history`` that of `PruneResult`. Gives a new module in
+    evaluation mode, to be filled with the pruned network's weights.
+
+    Raises:
+        ModelError: the history does not fit the network.
+    """
+    current = copy.deepcopy(module).eval()
+    try:
+        cuts = [Cut.from_dict(raw) for raw in history]
+        regions = _regions_of(current, example, cuts)
+        for index in sorted({cut.round for cut in cuts}):
+            current = _cut(current, regions, [cut for cut in cuts if cut.round == index])
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, IndexError) as error:
+        raise ModelError(
+            f"the pruning history does not fit this network ({error}); it was made for another version of the "
+            "model's source. Run the prune step again."
+        ) from error
+    return current
+
+
+def _job(original: nn.Module, *, step: Prune, family: FamilySpec, example: torch.Tensor, round_to: int) -> _Job:
+    """Find out what can be cut."""
+    protected = set(families.get(family.kind).protected(original))
+    names = [name for name, _ in original.named_modules()]
+    for pattern in step.protect:
+        matches = [name for name in names if name and fnmatch.fnmatchcase(name, pattern)]
+        if not matches:
+            raise ModelError(f"protect: {pattern!r} fits no layer; the first names are {', '.join(names[1:9])}")
+        protected.update(matches)
+        protected.update(name for name in names if any(name.startswith(match + ".") for match in matches))
+    regions = prune_graph.find_regions(original, example)
+    work = copy.deepcopy(original)
+    found = [
+        group for region in regions for group, _ in prune_graph.groups_of(work, region, protected=frozenset(protected))
+    ]
+    usable = prune_graph.sound_groups(original, regions, found, example=example)
+    if not usable:
+        raise ModelError(
+            f"no layer of {type(original).__name__} can be pruned ({len(found)} groups of channels were found and "
+            "none can be cut without changing what the network computes). Leave the prune step out."
+        )
+    keys = {(group.region, group.layer): group.channels for group in usable}
+    limits = Limits(round_to=round_to, max_layer_ratio=step.max_layer_ratio, originally=keys)
+    return _Job(step, family, example, limits, tuple(regions), frozenset(keys), None, 0)
+
+
+def _round(current: nn.Module, job: _Job, index: int, macs_before: int) -> list[Cut]:
+    """The cuts of one round."""
+    step = job.step
+    scored = _scores(current, job)
+    done = (index + 1) / step.steps
+    if step.ratio is not None:
+        # The same share of what is left in each round.
+        share = 1.0 - (1.0 - step.ratio) ** (1.0 / step.steps)
+        counts = planned_counts(scored, share=share, scope=step.scope, limits=job.limits)
+        if not any(counts) and step.steps == 1:
+            raise ModelError(
+                f"ratio {step.ratio} cuts nothing, because channel counts stay multiples of {job.limits.round_to} and "
+                f"no layer loses more than {step.max_layer_ratio:.0%}; raise ratio or lower round_to."
+            )
+        return planned_cuts(scored, counts, round_index=index)
+    assert step.speedup is not None  # checked by the caller
+    known: dict[Counts, float] = {}
+
+    def plan(number: int) -> Counts:
+        return planned_counts(scored, share=number / _SHARES, scope=step.scope, limits=job.limits)
+
+    def reached(counts: Counts) -> float:
+        if counts not in known:
+            cuts = planned_cuts(scored, counts, round_index=index)
+            known[counts] = macs_before / count_macs(_cut(current, job.regions, cuts), job.example)
+        return known[counts]
+
+    target = step.speedup**done
+    found = first_enough(plan, _SHARES, enough=lambda item: reached(item) >= target)
+    if found is None:
+        raise ModelError(
+            f"speedup {step.speedup} cannot be reached: at most {reached(plan(_SHARES)):.2f} with max_layer_ratio "
+            f"{step.max_layer_ratio}, channel counts in multiples of {job.limits.round_to} and {len(scored)} groups of "
+            "channels that can be cut. Lower speedup, raise max_layer_ratio, or protect fewer layers."
+        )
+    return planned_cuts(scored, found, round_index=index)
+
+
+def _scores(current: nn.Module, job: _Job) -> list[Scored]:
+    """Importance of every channel that can be cut."""
+    import torch_pruning
+
+    kinds = {
+        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
+        "taylor": torch_pruning.importance.GroupTaylorImportance,
+        "bn-scale": torch_pruning.importance.BNScaleImportance,
+        "lamp": torch_pruning.importance.LAMPImportance,
+        "fpgm": torch_pruning.importance.FPGMImportance,
+        "random": torch_pruning.importance.RandomImportance,
+    }
+    importance = kinds[job.step.importance]()
+    work = copy.deepcopy(current)
+    if job.batches is not None and job.step.importance == "taylor":
+        _accumulate_gradients(work, job)
+    scored = []
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(job.seed)
+        for region in job.regions:
+            for group, raw in prune_graph.groups_of(work, region, protected=frozenset()):
+                if (group.region, group.layer) not in job.usable:
+                    continue
+                scores = importance(raw)
+                if scores is not None:
+                    # A layer whose scores are all 0 divides by their mean.
+                    plain = scores.detach().double().cpu().nan_to_num(0.0)
+                    means = [float(plain[list(unit)].mean()) for unit in group.units]
+                    scored.append(Scored(group, torch.tensor(means, dtype=torch.float64)))
+    if not scored:
+        raise ModelError(
+            f"importance {job.step.importance} finds no channels to rank (bn-scale needs batch norm); use magnitude"
+        )
+    return scored
+
+
+def _accumulate_gradients(work: nn.Module, job: _Job) -> None:
+    assert job.batches is not None
+    objective = family_objective(job.family)
+    work.eval()
+    for parameter in work.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+        parameter.grad = torch.zeros_like(parameter)
+    for arrays, truths in job.batches():
+        targets = torch.from_numpy(truths) if isinstance(truths, np.ndarray) else truths
+        objective.loss(work(torch.from_numpy(arrays)), targets).backward()
+
+
+def _cut(module: nn.Module, regions: Sequence[Region], cuts: Sequence[Cut]) -> nn.Module:
+    smaller = copy.deepcopy(module)
+    prune_graph.cut_channels(smaller, regions, cuts)
+    smaller.zero_grad(set_to_none=True)
+    return smaller.eval()
+
+
+def _checked(before: nn.Module, job: _Job, cuts: Sequence[Cut]) -> nn.Module:
+    """``before`` without the channels of ``cuts``, after one more trial of exactly these cuts."""
+    after = _cut(before, job.regions, cuts)
+    with torch.no_grad():
+        same_shapes = prune_graph.shapes(before(job.example)) == prune_graph.shapes(after(job.example))
+    if not same_shapes or not prune_graph.is_sound(before, job.regions, cuts, example=job.example):
+        layers = ", ".join(cut.layer for cut in cuts[:8])
+        raise ModelError(
+            f"pruning {type(before).__name__} gave a network that computes something else (cut: {layers}, ...); "
+            "name these layers under protect, or leave the prune step out."
+        )
+    return after
+
+
+def _regions_of(module: nn.Module, example: torch.Tensor, cuts: Sequence[Cut]) -> list[Region]:
+    names = {cut.region for cut in cuts}
+    if names <= {""}:
+        return [Region("", example)]
+    inputs = prune_graph.region_inputs(module, example)
+    return [Region(name, inputs[name]) for name in sorted(names)]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _widths(original: nn.Module, pruned: nn.Module) -> dict[str, tuple[int, int]]:
+    found = {}
+    for name, layer in original.named_modules():
+        if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+            other: Any = pruned.get_submodule(name)
+            found[name] = int(layer.weight.shape[0]), int(other.weight.shape[0])
+    return found

@@ -1,0 +1,261 @@
+"""Which tensors of a graph become int8, and which of them share one scale: the targets' rules.
+
+A tensor is quantised where it is made, so that all who read it read the same int8 numbers:
+
+- Convolutions and linear layers read int8 inputs and int8 weights and give int8 outputs. The output
+  is taken behind a ReLU, ReLU6 or clamp, because all engines fuse those into the layer.
+- Additions and products of two int8 tensors, pooling, resizing and pointwise activations stay int8.
+- Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
+  goes in and comes out, as LiteRT demands, and engines then move bytes.
+- Everything else (softmax, layer norm, GELU, attention products) stays float, and so does what
+  ``keep_float`` names.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, TRANSPOSED, groups_of, module_path
+
+__all__ = ["Plan", "plan_graph"]
+
+aten = torch.ops.aten
+
+LAYERS = {*CONVOLUTIONS, *TRANSPOSED, LINEAR}
+CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default}
+SUMS = {aten.add.Tensor, aten.sub.Tensor}
+PAIRS = {*SUMS, aten.mul.Tensor}
+POINTWISE = {
+    *CLAMPS,
+    aten.elu.default,
+    aten.hardsigmoid.default,
+    aten.hardswish.default,
+    aten.leaky_relu.default,
+    aten.sigmoid.default,
+    aten.silu.default,
+    aten.tanh.default,
+}
+# Weighted means of their input: the result lies within the input's range, and LiteRT wants one scale.
+MEANS = {
+    aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.avg_pool2d.default,
+    aten.mean.dim,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_bilinear2d.default,
+}
+MOVES = {
+    aten._unsafe_view.default,
+    aten.cat.default,
+    aten.channel_shuffle.default,
+    aten.chunk.default,
+    aten.expand.default,
+    aten.flatten.using_ints,
+    aten.flip.default,
+    aten.max_pool2d.default,
+    aten.pad.default,
+    aten.constant_pad_nd.default,
+    aten.permute.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.reshape.default,
+    aten.roll.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.transpose.int,
+    aten.unbind.int,
+    aten.unsqueeze.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest2d.default,
+    aten.view.default,
+    operator.getitem,
+}
+PADS = {aten.pad.default, aten.constant_pad_nd.default}
+
+
+@dataclass
+class Plan:
+    """What is quantised. Nodes of the graph that was planned.
+
+    ``outputs`` maps each node whose result is int8 to the node whose scale it uses (itself, or the
+    first of its group). ``edges`` are float results that a layer reads as int8. ``weights`` are
+    `(layer, weight, output channel axis)`, axis None for one scale per tensor. ``why`` gives the rule
+    per node name; ``floats`` the layers that stay float and the reason.
+    """
+
+    outputs: dict[Node, Node] = field(default_factory=dict)
+    edges: list[tuple[Node, Node]] = field(default_factory=list)
+    weights: list[tuple[Node, Node, int | None]] = field(default_factory=list)
+    why: dict[str, str] = field(default_factory=dict)
+    floats: dict[str, str] = field(default_factory=dict)
+
+
+def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
+    """Apply the rules to a graph of `edgecv.optimize.graph.capture`.
+
+    ``keep_float`` holds globs over module names as ``named_modules`` gives them (``layer4.*``,
+    ``classifier``); what such a module computes stays float.
+    """
+    patterns = tuple(keep_float)
+    plan = Plan()
+    groups: dict[Node, Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            if _is_float(node):
+                _mark(plan, groups, node, f"input {node.name}")
+        elif node.op == "call_function":
+            pattern = _kept(node, patterns)
+            if pattern is None:
+                _visit(plan, groups, node, patterns)
+            elif node.target in LAYERS:
+                plan.floats[node.name] = f"kept float by {pattern!r}"
+    _drop_unread(plan, groups, graph)
+    plan.outputs = {node: _root(groups, node) for node in groups if isinstance(node.meta.get("val"), Tensor)}
+    plan.outputs = _representatives(plan.outputs)
+    return plan
+
+
+def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str, ...]) -> None:
+    name = _name(node)
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    if node.target in LAYERS:
+        if not _has_constant_weight(node):
+            plan.floats[node.name] = "its weight is not a constant"
+            return
+        weight = node.args[1]
+        assert isinstance(weight, Node)
+        plan.weights.append((node, weight, _channel_axis(node)))
+        if sources[0] not in groups:
+            plan.edges.append((sources[0], node))
+            plan.why.setdefault(sources[0].name, f"float, quantised for {name}")
+        _mark_tail(plan, groups, node, name, patterns)
+        return
+    if not sources or any(source not in groups for source in sources) or _reads_constants(node):
+        return
+    if node.target in PAIRS:
+        if all(isinstance(item, Node) for item in node.args[:2]):
+            tail = _mark_tail(plan, groups, node, name, patterns)
+            if node.target in SUMS:
+                for source in sources:
+                    _join(groups, source, tail)
+    elif node.target in POINTWISE:
+        _mark(plan, groups, node, f"output of {name}")
+    elif node.target in MOVES or node.target in MEANS:
+        if node.target in PADS and not _pads_zero(node):
+            return
+        _mark(plan, groups, node, f"{name} keeps the scale of its input")
+        for source in sources:
+            _join(groups, source, node)
+
+
+def _mark_tail(plan: Plan, groups: dict[Node, Node], node: Node, name: str, patterns: tuple[str, ...]) -> Node:
+    """Quantise behind the clamp that follows ``node`` alone; engines compute both in one step."""
+    users = list(node.users)
+    if len(users) == 1 and users[0].target in CLAMPS and _kept(users[0], patterns) is None:
+        _mark(plan, groups, users[0], f"output of {name} + {_name(users[0])}")
+        return users[0]
+    _mark(plan, groups, node, f"output of {name}")
+    return node
+
+
+def _mark(plan: Plan, groups: dict[Node, Node], node: Node, why: str) -> None:
+    if node not in groups and (_is_float(node) or isinstance(node.meta.get("val"), (tuple, list))):
+        groups[node] = node
+        plan.why[node.name] = why
+
+
+def _root(groups: dict[Node, Node], node: Node) -> Node:
+    while groups[node] is not node:
+        node = groups[node]
+    return node
+
+
+def _join(groups: dict[Node, Node], one: Node, other: Node) -> None:
+    first, second = _root(groups, one), _root(groups, other)
+    if first is not second:
+        groups[second] = first
+
+
+def _drop_unread(plan: Plan, groups: dict[Node, Node], graph: GraphModule) -> None:
+    """Leave the results of moves and inputs float where nobody reads them as int8."""
+    layers = {layer for layer, _, _ in plan.weights}
+    for node in reversed(list(graph.graph.nodes)):
+        if node not in groups or not (node.op == "placeholder" or node.target in MOVES):
+            continue
+        read = any(user in layers or user in groups or user.op == "output" for user in node.users)
+        if not read and not any(_joined_to_int8(user, groups) for user in node.users):
+            _remove(groups, node)
+            plan.why.pop(node.name, None)
+
+
+def _joined_to_int8(user: Node, groups: dict[Node, Node]) -> bool:
+    """A pair's or layer's result may be quantised one step later, behind its clamp."""
+    return user.target in PAIRS and any(after in groups and after.target in CLAMPS for after in user.users)
+
+
+def _remove(groups: dict[Node, Node], node: Node) -> None:
+    members = [other for other in groups if other is not node and _root(groups, other) is _root(groups, node)]
+    del groups[node]
+    for other in members:
+        groups[other] = members[0]
+
+
+def _representatives(outputs: dict[Node, Node]) -> dict[Node, Node]:
+    """Let the first tensor of each group (in graph order) own the scale."""
+    first: dict[Node, Node] = {}
+    for node, root in outputs.items():
+        first.setdefault(root, node)
+    return {node: first[root] for node, root in outputs.items()}
+
+
+def _kept(node: Node, patterns: tuple[str, ...]) -> str | None:
+    for pattern in patterns:
+        if any(fnmatchcase(path, pattern) for path in module_path(node)):
+            return pattern
+    return None
+
+
+def _name(node: Node) -> str:
+    kind = getattr(node.target, "__name__", str(node.target)).split(".")[0]
+    path = module_path(node)
+    return f"{kind} {path[-1]}" if path else kind
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.float32
+
+
+def _has_constant_weight(node: Node) -> bool:
+    weight = node.args[1] if len(node.args) > 1 else None
+    return isinstance(weight, Node) and weight.op == "get_attr"
+
+
+def _reads_constants(node: Node) -> bool:
+    return any(source.op == "get_attr" for source in node.all_input_nodes)
+
+
+def _pads_zero(node: Node) -> bool:
+    if node.target is aten.constant_pad_nd.default:
+        return len(node.args) < 3 or node.args[2] == 0
+    mode: Any = node.args[2] if len(node.args) > 2 else "constant"
+    value = node.args[3] if len(node.args) > 3 else None
+    return mode != "constant" or value in (None, 0, 0.0)
+
+
+def _channel_axis(node: Node) -> int | None:
+    if node.target not in TRANSPOSED:
+        return 0
+    return 1 if groups_of(node) == 1 else None

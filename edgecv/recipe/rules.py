@@ -1,0 +1,148 @@
+"""What must hold between the values of a recipe, beyond the type and bounds of each one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgecv.core.contract import InputContract
+from edgecv.core.recipe import STEP_KEYS, CalibrationSpec, DataSpec, Finetune, Prune, Quantize, Step, Weights
+from edgecv.recipe.typed import Found, part, shown
+from edgecv.recipe.yaml_lines import KeyPath
+
+
+def broken_rules(plain: dict[str, Any]) -> list[Found]:
+    """Every broken rule. Sections with problems of their own are passed over; `validate` names those."""
+    return [
+        *_model(_mapping(plain.get("model"))),
+        *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
+        *_data(_mapping(plain.get("data"))),
+        *_steps(plain.get("steps"), _mapping(plain.get("data"))),
+        *_targets(plain.get("targets")),
+    ]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _model(model: dict[str, Any]) -> Iterator[Found]:
+    contract = part(InputContract, model.get("input"))
+    if contract is not None:
+        for problem in contract.problems():
+            yield ("model", "input", problem.split(" ", 1)[0]), problem.split(" ", 1)[1]
+    source = model.get("source")
+    if isinstance(source, str):
+        kind, _, name = source.partition(":")
+        if kind == "python" and not all(name.rpartition(":")[::2]):
+            yield ("model", "source"), f"is {source!r}; write python:module:function, such as python:my_nets:build"
+        if kind == "onnx" and model.get("weights") is not None:
+            yield ("model", "weights"), "an ONNX file holds its own weights; remove this"
+    weights = part(Weights, model.get("weights"))
+    if weights is not None:
+        yield from _weights(weights)
+
+
+def _weights(weights: Weights) -> Iterator[Found]:
+    where: KeyPath = ("model", "weights")
+    if (weights.path is None) == (weights.url is None):
+        have = "neither" if weights.path is None else "both"
+        yield where, f"{have} of path and url is given; exactly one is needed"
+    if weights.url is not None:
+        if not weights.url.startswith(("https://", "http://")):
+            yield (*where, "url"), f"is {weights.url!r}; it must start with https:// or http://"
+        if weights.sha256 is None:
+            yield (*where, "url"), "a url needs sha256 (64 hex digits), so that only that very file is used"
+
+
+def _family(family: dict[str, Any], budgets: dict[str, Any]) -> Iterator[Found]:
+    labels = family.get("labels")
+    accuracy = _mapping(budgets.get("accuracy"))
+    if isinstance(labels, list) and accuracy.get("metric") == "top5" and len(labels) <= 5:
+        yield ("budgets", "accuracy", "metric"), f"is top5, which is always right with {len(labels)} labels; use top1"
+    if isinstance(labels, list) and any(isinstance(label, str) and not label.strip() for label in labels):
+        yield ("family", "labels"), "holds an empty name; each class needs one"
+
+
+def _data(data: dict[str, Any]) -> Iterator[Found]:
+    places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in ("eval", "train")]
+    calibration = _mapping(data.get("calibration"))
+    places.append((("data", "calibration", "source"), calibration.get("source")))
+    for where, value in places:
+        spec = part(DataSpec, value)
+        if spec is not None:
+            yield from ((where + path, message) for path, message in data_problems(spec))
+
+
+def data_problems(spec: DataSpec) -> Iterator[Found]:
+    """Keys of a data set that do not go with its kind."""
+    if spec.kind == "sklearn-digits":
+        if spec.path is not None:
+            yield ("path",), f"is {spec.path!r}; sklearn-digits comes with scikit-learn and takes no path"
+    else:
+        if spec.path is None:
+            what = "the folder that holds one folder a class" if spec.kind == "imagefolder" else "the csv file"
+            yield (), f"kind {spec.kind} needs path: {what}"
+        if spec.split != "all":
+            yield ("split",), f"is {spec.split!r}; only sklearn-digits has splits: name another path for {spec.kind}"
+    if spec.kind != "csv" and spec.root is not None:
+        yield ("root",), f"is {spec.root!r}; only kind csv takes root"
+
+
+def typed_steps(steps: Any) -> list[tuple[KeyPath, Step]]:
+    """The steps that are sound on their own, each with its path."""
+    found: list[tuple[KeyPath, Step]] = []
+    for index, item in enumerate(steps if isinstance(steps, list) else []):
+        if isinstance(item, dict) and len(item) == 1:
+            ((key, value),) = item.items()
+            step = part(STEP_KEYS[key], value) if key in STEP_KEYS else None
+            if step is not None:
+                found.append((("steps", index, key), step))
+    return found
+
+
+def _steps(steps: Any, data: dict[str, Any]) -> Iterator[Found]:
+    known = typed_steps(steps)
+    quantize = [where for where, step in known if isinstance(step, Quantize)]
+    for where in quantize[1:]:
+        yield where, "a second quantize step; a recipe has at most one, and it is the last step"
+    if quantize and isinstance(steps, list) and quantize[0][1] != len(steps) - 1 and len(quantize) == 1:
+        yield quantize[0], "quantize must be the last step: what is done after it would undo it"
+    for where, step in known:
+        need = _needs_training(step)
+        if need and data.get("train") is None:
+            yield where, f"{need} needs training data: add data.train"
+        if isinstance(step, Prune) and (step.speedup is None) == (step.ratio is None):
+            have = "neither" if step.speedup is None else "both"
+            yield where, f"{have} of speedup and ratio is given; exactly one is needed"
+        if isinstance(step, Quantize) and step.method == "ptq" and data.get("calibration") is None:
+            yield where, "ptq needs data.calibration: the name of a manifest, or {source: {...}, samples: 128}"
+
+
+def _needs_training(step: Step) -> str:
+    if isinstance(step, Finetune):
+        return "finetune"
+    if isinstance(step, Quantize) and step.method == "qat":
+        return "method qat"
+    if isinstance(step, Prune) and step.importance == "taylor":
+        return "importance taylor"
+    return ""
+
+
+def _targets(targets: Any) -> Iterator[Found]:
+    seen: set[str] = set()
+    for index, name in enumerate(targets if isinstance(targets, list) else []):
+        if isinstance(name, str) and name in seen:
+            yield ("targets", index), f"{shown(name)} is listed twice"
+        seen.add(str(name))
+
+
+def with_defaults(plain: dict[str, Any]) -> dict[str, Any]:
+    """Values that follow from others: qat without data.calibration takes a stratified pick of data.train."""
+    data = _mapping(plain.get("data"))
+    qat = any(isinstance(step, Quantize) and step.method == "qat" for _, step in typed_steps(plain.get("steps")))
+    train = data.get("train")
+    if not qat or data.get("calibration") is not None or part(DataSpec, train) is None:
+        return plain
+    pick = {"source": train, "samples": CalibrationSpec.samples, "select": CalibrationSpec.select}
+    return {**plain, "data": {**data, "calibration": pick}}

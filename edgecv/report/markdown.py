@@ -1,0 +1,172 @@
+"""The report as Markdown for a pull request comment: verdict first."""
+
+from __future__ import annotations
+
+import re
+
+from edgecv.report.outcome import artifact_outcome, headline, interval_level, optimized, reasons, speedup
+from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.report.words import (
+    ABSENT,
+    SYMBOLS,
+    TIMES,
+    bytes_text,
+    clean,
+    count_text,
+    db_text,
+    interval_text,
+    metric_name,
+    metric_text,
+    ms_text,
+    outcome_word,
+    points_text,
+    ratio_text,
+    seconds_text,
+    short,
+)
+
+__all__ = ["escape", "render_markdown", "table"]
+
+MAX_CHARS = 60_000
+"""A comment on a pull request may hold 65,536 characters."""
+
+_ERROR_CHARS = 1500
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
+
+
+def escape(text: str) -> str:
+    """``text`` as inert Markdown: no markup, no HTML, no line break, no mention of a person."""
+    plain = _SPECIAL.sub(r"\\\1", clean(text))
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A zero-width space keeps "@name" from notifying someone and an address from becoming a link.
+    return plain.replace("@", "@\u200b").replace("://", ":\u200b//").replace("www.", "www\u200b.")
+
+
+def render_markdown(report: Report) -> str:
+    """The report for a pull request comment, at most 60,000 characters: verdict, table, failures, the rest folded."""
+    head = [f"## {SYMBOLS[report.outcome]} {escape(report.name)}: {report.outcome}", "", escape(headline(report)), ""]
+    parts = ["\n".join(head), _artifacts(report), _problems(report), _steps(report), _ladders(report), _foot(report)]
+    text = ""
+    for part in parts:
+        if len(text) + len(part) > MAX_CHARS:
+            return text + "\n_The rest is left out: it would not fit into a comment. See the full report._\n"
+        text += part
+    return text
+
+
+def table(head: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> str:
+    """A Markdown table; cells must be escaped already. Columns of ``right`` are set right."""
+    rule = ["---:" if i in right else "---" for i in range(len(head))]
+    return "".join("| " + " | ".join(row) + " |\n" for row in [head, rule, *rows])
+
+
+def _artifacts(report: Report) -> str:
+    if not report.artifacts:
+        return ""
+    metrics = {item.accuracy.metric for item in report.artifacts if item.accuracy is not None}
+    metric = metric_name(metrics.pop()) if len(metrics) == 1 else "metric"
+    head = ["Target", "Engine", "Size", escape(metric), "Drop, points", "p50", "p95", "Faster", "Tag", "Verdict"]
+    rows = [_row(report, item) for item in report.artifacts]
+    level = interval_level(report)
+    about = "Times in ms, end to end, batch 1." + (f" Intervals at {level}." if level else "")
+    return table(head, rows, right=(2, 3, 4, 5, 6, 7)) + f"\n{about}\n\n"
+
+
+def _row(report: Report, item: ArtifactFigures) -> list[str]:
+    outcome = artifact_outcome(item)
+    plain_float = item.role == "float" and outcome == "not-checked"
+    verdict = "reference" if plain_float else f"{SYMBOLS[outcome]} {outcome_word(outcome)}"
+    times = item.latency.end_to_end if item.latency is not None else None
+    faster = speedup(report, item)
+    ratio = "" if item.size_ratio is None else f" ({ratio_text(item.size_ratio)})"
+    return [
+        f"{escape(item.target)}{' (float)' if item.role == 'float' else ''}",
+        f"{escape(item.backend)} {escape(item.precision)}",
+        bytes_text(item.file_bytes) + ratio,
+        _accuracy(item),
+        points_text(item.drop.drop) + f" [{interval_text(item.drop.interval, percent=True)}]" if item.drop else ABSENT,
+        ms_text(times.p50_ms if times else None),
+        ms_text(times.p95_ms if times else None),
+        ABSENT if faster is None else f"{faster:.1f}{TIMES}",
+        item.tag,
+        verdict,
+    ]
+
+
+def _accuracy(item: ArtifactFigures) -> str:
+    if item.accuracy is None:
+        return ABSENT
+    value = metric_text(item.accuracy.metric, item.accuracy.value)
+    interval = interval_text(item.accuracy.interval, percent=value.endswith("%"))
+    return value + (f" [{interval}]" if interval else "")
+
+
+def _problems(report: Report) -> str:
+    found = reasons(report)
+    if not found:
+        return ""
+    lines = [f"- {SYMBOLS[item.outcome]} **{escape(item.target)}**: {escape(item.text)}\n" for item in found]
+    text = "### What failed, and why\n\n" if report.outcome == "fail" else "### What is undecided\n\n"
+    text += "".join(lines) + "\n"
+    for item in optimized(report):
+        if item.error:
+            text += (
+                f"<details><summary>{escape(item.target)}: the error</summary>\n\n{_fenced(item.error)}\n</details>\n\n"
+            )
+    return text
+
+
+def _fenced(error: str) -> str:
+    body = clean(error, lines=True).strip()
+    if len(body) > _ERROR_CHARS:
+        body = "…" + body[-_ERROR_CHARS:]
+    longest = max((len(run) for run in re.findall("`+", body)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{body}\n{fence}\n"
+
+
+def _steps(report: Report) -> str:
+    if not report.steps:
+        return ""
+    rows = [
+        [
+            escape(step.title or step.kind),
+            escape(step.target) if step.target else "all",
+            "cached" if step.cached else seconds_text(step.seconds),
+            escape("; ".join(f"{name} {_value(value)}" for name, value in step.effect.items())),
+        ]
+        for step in report.steps
+    ]
+    body = table(["Step", "Target", "Time", "Effect"], rows, right=(2,))
+    spent = seconds_text(report.seconds)
+    return f"<details><summary>{count_text(len(rows), 'step')} in {spent}</summary>\n\n{body}\n</details>\n\n"
+
+
+def _value(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return short(value, 80)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _ladders(report: Report) -> str:
+    rows = []
+    for item in report.artifacts:
+        for rung in item.ladder.rungs if item.ladder is not None else ():
+            agreement = ABSENT if rung.agreement is None else f"{rung.agreement * 100:.1f} %"
+            blame = f" {escape(rung.blame)}" if rung.blame else ""
+            sign = SYMBOLS[rung.outcome]
+            rows.append([escape(item.target), escape(rung.name), db_text(rung.sqnr_db), agreement, f"{sign}{blame}"])
+    if not rows:
+        return ""
+    body = table(["Target", "Rung", "SQNR", "Agreement", "Outcome"], rows, right=(2, 3))
+    return f"<details><summary>Verification ladders</summary>\n\n{body}\n</details>\n\n"
+
+
+def _foot(report: Report) -> str:
+    machine = report.machine
+    notes = "".join(f"- {escape(note)}\n" for note in report.notes)
+    place = escape(machine.board or machine.cpu or machine.machine)
+    return (f"{notes}\n" if notes else "") + (
+        f"edgecv {escape(report.edgecv_version)}, {escape(report.created)}, on {place}, "
+        f"recipe `{clean(report.recipe_sha256)[:12].replace('`', '')}`\n"
+    )

@@ -1,0 +1,178 @@
+"""What a report amounts to: the outcome of each artifact, of the whole run, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.report.words import clean, count_text, short, verdict_text
+
+__all__ = [
+    "ArtifactOutcome",
+    "Reason",
+    "artifact_outcome",
+    "artifact_reasons",
+    "float_of",
+    "headline",
+    "interval_level",
+    "optimized",
+    "overall_outcome",
+    "reasons",
+    "speedup",
+]
+
+ArtifactOutcome = Literal["pass", "fail", "inconclusive", "deferred", "not-checked"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that keeps an artifact from passing."""
+
+    target: str
+    outcome: Literal["fail", "inconclusive"]
+    what: str
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """``what``, and ``why`` in brackets."""
+        return f"{self.what} ({self.why})" if self.why else self.what
+
+
+def optimized(report: Report) -> tuple[ArtifactFigures, ...]:
+    """The artifacts that the run made, without the float references."""
+    return tuple(item for item in report.artifacts if item.role == "optimized")
+
+
+def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
+    """All that fails or is undecided about one artifact, failures first."""
+    target = clean(artifact.target)
+    found = []
+    if artifact.error or artifact.failed_step:
+        first = next((line.strip() for line in clean(artifact.error, lines=True).splitlines() if line.strip()), "")
+        step = f"step {clean(artifact.failed_step)} failed" if artifact.failed_step else "failed"
+        found.append(Reason(target, "fail", f"{step}: {short(first, 200)}" if first else step))
+    for verdict in artifact.verdicts:
+        if verdict.outcome == "fail":
+            found.append(Reason(target, "fail", verdict_text(verdict), clean(verdict.why)))
+        elif verdict.outcome == "inconclusive":
+            found.append(Reason(target, "inconclusive", verdict_text(verdict), clean(verdict.why)))
+    if artifact.ladder is not None and artifact.ladder.first_broken is not None:
+        found.append(Reason(target, "fail", _ladder_reason(artifact)))
+    invalid = clean(artifact.latency.invalid) if artifact.latency is not None else ""
+    if invalid and not any(invalid in reason.why for reason in found):
+        found.append(Reason(target, "inconclusive", f"times are invalid: {invalid}"))
+    return tuple(sorted(found, key=lambda reason: reason.outcome != "fail"))
+
+
+def reasons(report: Report) -> tuple[Reason, ...]:
+    """What keeps the run from passing, artifact by artifact, failures first."""
+    found = [reason for artifact in optimized(report) for reason in artifact_reasons(artifact)]
+    return tuple(sorted(found, key=lambda reason: reason.outcome != "fail"))
+
+
+def artifact_outcome(artifact: ArtifactFigures) -> ArtifactOutcome:
+    """One word for an artifact: the worst of its failed step, its ladder, its budgets and its times.
+
+    ``deferred`` where nothing fails and the engine is still to be built on the device; ``not-checked``
+    where no budget was held against it.
+    """
+    found = artifact_reasons(artifact)
+    if any(reason.outcome == "fail" for reason in found):
+        return "fail"
+    if found:
+        return "inconclusive"
+    if artifact.tag == "deferred":
+        return "deferred"
+    return "pass" if any(verdict.outcome == "pass" for verdict in artifact.verdicts) else "not-checked"
+
+
+def overall_outcome(artifacts: Iterable[ArtifactFigures]) -> Literal["pass", "fail", "inconclusive"]:
+    """The outcome of a run: fail if any artifact fails, else inconclusive if any is (or none was made)."""
+    found = [artifact_outcome(item) for item in artifacts if item.role == "optimized"]
+    if "fail" in found:
+        return "fail"
+    return "inconclusive" if "inconclusive" in found or not found else "pass"
+
+
+def headline(report: Report) -> str:
+    """The reason for the report's outcome in one sentence of plain text."""
+    made = optimized(report)
+    if not made:
+        return "The run made no artifact."
+    outcomes = [artifact_outcome(item) for item in made]
+    if report.outcome == "pass":
+        return _passing(report, made, outcomes)
+    found = [reason for reason in reasons(report) if reason.outcome == report.outcome]
+    if not found:
+        return "The run failed outside its targets; see the notes." if report.outcome == "fail" else "See the notes."
+    targets = list(dict.fromkeys(reason.target for reason in found))
+    verb = "fails" if len(targets) == 1 else "fail"
+    if report.outcome == "inconclusive":
+        verb = "cannot be decided"
+    of = f"{len(targets)} of {count_text(len(made), 'target')}"
+    named = "; ".join(f"{reason.target}: {_brief(reason)}" for reason in _one_each(found)[:3])
+    more = f"; and {len(targets) - 3} more" if len(targets) > 3 else ""
+    return f"{of} {verb}. {named}{more}".rstrip(".") + "."
+
+
+def interval_level(report: Report) -> str:
+    """The level of the report's confidence intervals, such as ``95 %``; "" where there are none."""
+    levels = {item.accuracy.interval.level for item in report.artifacts if item.accuracy and item.accuracy.interval}
+    levels |= {item.drop.interval.level for item in report.artifacts if item.drop}
+    return " and ".join(f"{level * 100:.4g} %" for level in sorted(levels))
+
+
+def float_of(report: Report, artifact: ArtifactFigures) -> ArtifactFigures | None:
+    """The float reference of an artifact: of the same target, else of the same backend."""
+    references = [item for item in report.artifacts if item.role == "float" and item.backend == artifact.backend]
+    return next((item for item in references if item.target == artifact.target), references[0] if references else None)
+
+
+def speedup(report: Report, artifact: ArtifactFigures) -> float | None:
+    """Median end-to-end time of the float reference / that of the artifact; None where either is missing."""
+    reference = float_of(report, artifact)
+    if artifact.role == "float" or reference is None:
+        return None
+    if artifact.latency is None or reference.latency is None or artifact.latency.invalid or reference.latency.invalid:
+        return None
+    if artifact.tag != reference.tag or artifact.latency.end_to_end.p50_ms <= 0:
+        return None
+    return reference.latency.end_to_end.p50_ms / artifact.latency.end_to_end.p50_ms
+
+
+def _ladder_reason(artifact: ArtifactFigures) -> str:
+    assert artifact.ladder is not None
+    broken = artifact.ladder.first_broken
+    blame = next((rung.blame for rung in artifact.ladder.rungs if rung.name == broken and rung.blame), "")
+    return clean(f"verification breaks at {broken}" + (f", blamed on {blame}" if blame else ""))
+
+
+def _brief(reason: Reason) -> str:
+    # A failed budget speaks for itself; what is undecided needs the reason.
+    return short(reason.text if reason.outcome == "inconclusive" else reason.what, 240)
+
+
+def _one_each(found: list[Reason]) -> list[Reason]:
+    first: dict[str, Reason] = {}
+    for reason in found:
+        first.setdefault(reason.target, reason)
+    return list(first.values())
+
+
+def _passing(report: Report, made: tuple[ArtifactFigures, ...], outcomes: list[ArtifactOutcome]) -> str:
+    held = sum(verdict.outcome == "pass" for item in made for verdict in item.verdicts)
+    with_budgets = sum(outcome == "pass" for outcome in outcomes)
+    deferred = outcomes.count("deferred")
+    if held:
+        text = f"All {count_text(held, 'budget')} on {count_text(with_budgets, 'target')} are met"
+        text = text.replace("All 1 budget", "The one budget").replace("are met", "is met" if held == 1 else "are met")
+    elif deferred == len(made):
+        text = "Every target is built on its device"
+    else:
+        text = f"{count_text(len(made) - deferred, 'target')} built; the recipe sets no budget"
+    if deferred and deferred < len(made):
+        text += f"; {count_text(deferred, 'target')} still to be built on the device"
+    return text + "."
