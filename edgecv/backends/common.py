@@ -53,10 +53,9 @@ def require(message: str | None) -> None:
 def distribution_version(*names: str) -> str:
     """Version of the first of these distributions that is installed, "" where none is."""
     for name in names:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        found = next(iter(metadata.distributions(name=name)), None)
+        if found is not None:
+            return found.version
     return ""
 
 
@@ -75,7 +74,7 @@ def check_arrays(arrays: Sequence[Array], specs: Sequence[TensorSpec]) -> None:
     """
     if len(arrays) != len(specs):
         raise UsageError(f"got {len(arrays)} arrays; the model has {len(specs)} inputs: {_names(specs)}")
-    for array, spec in zip(arrays, specs):
+    for array, spec in zip(arrays, specs, strict=True):
         if array.shape != spec.shape or array.dtype != spec.dtype:
             raise UsageError(
                 f"input {spec.name!r} got {array.dtype} {list(array.shape)}; the model takes "
@@ -173,7 +172,7 @@ def quiet(log: Path | None) -> Iterator[None]:
         for redirect, behind in ((redirect_stdout, sys.stdout), (redirect_stderr, sys.stderr)):
             switch = _Switch(stream, behind)
             stack.callback(switch.let_go)
-            stack.enter_context(redirect(switch))  # type: ignore[type-var]
+            stack.enter_context(redirect(switch))
         stack.enter_context(_root_logger(stream))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("default")

@@ -26,7 +26,7 @@ from edgecv.core.figures import Delegation
 from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.target import Precision, Target
 from edgecv.core.tensor import Array, TensorSpec
-from edgecv.errors import ArtifactError, ToolchainError, UsageError
+from edgecv.errors import ArtifactError, EdgecvError, ToolchainError, UsageError
 
 NAME = "coreml"
 SUFFIXES = (".mlpackage",)
@@ -89,9 +89,9 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     with quiet(log):
         try:
             _convert(source.program, package, int8=source.precision == "int8", compute=compute, options=options)
-        except (UsageError, ToolchainError):
+        except EdgecvError:
             raise
-        except Exception as error:  # noqa: BLE001 - the converter raises any type, down to bare asserts
+        except Exception as error:  # the converter raises any type, down to bare asserts
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise ToolchainError(f"coremltools refuses the graph ({reason}); see {log}") from error
         _make_repeatable(package)
@@ -158,7 +158,7 @@ _TYPES = {65568: "float32", 65552: "float16", 65600: "float64", 131104: "int32"}
 def _specs(package: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the package's own description gives them."""
     from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     spec = Model_pb2.Model()
     try:
@@ -218,7 +218,7 @@ class CoreMlEngine:
         if self._model is None:
             raise UsageError("this engine was closed; load the model again")
         try:
-            results = self._model.predict({spec.name: array for spec, array in zip(self.inputs, arrays)})
+            results = self._model.predict({spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)})
         except RuntimeError as error:
             raise ToolchainError(f"Core ML failed on {self._path} ({error})") from error
         return [np.array(results[spec.name], dtype=spec.dtype).reshape(spec.shape) for spec in self.outputs]

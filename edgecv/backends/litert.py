@@ -24,7 +24,7 @@ from edgecv.core.figures import Delegation
 from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.target import Target
 from edgecv.core.tensor import Array, Quantization, TensorSpec
-from edgecv.errors import ArtifactError, ToolchainError, UsageError
+from edgecv.errors import ArtifactError, EdgecvError, ToolchainError, UsageError
 
 NAME = "litert"
 SUFFIXES = (".tflite",)
@@ -71,7 +71,9 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
             content = _convert(source.program, int8=source.precision == "int8")
             if source.precision == "fp16":
                 content = _to_float16(content)
-        except Exception as error:  # noqa: BLE001 - the converter raises whatever its compiler passes raise
+        except EdgecvError:
+            raise
+        except Exception as error:  # the converter raises whatever its compiler passes raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise ToolchainError(f"litert-torch refuses the graph ({reason}); see {log}") from error
     path.write_bytes(content)
@@ -169,7 +171,7 @@ def _runtime() -> Any:
     elif installed("tflite_runtime"):
         from tflite_runtime import interpreter
     else:
-        from tensorflow.lite.python import interpreter
+        from tensorflow.lite.python import interpreter  # type: ignore[import-untyped]
     return interpreter
 
 
@@ -224,7 +226,7 @@ class LiteRtEngine:
         if self._interpreter is None:
             raise UsageError("this engine was closed; load the model again")
         try:
-            for index, array in zip(self._in, arrays):
+            for index, array in zip(self._in, arrays, strict=True):
                 self._interpreter.set_tensor(index, array)
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:

@@ -113,7 +113,7 @@ class NullEngine:
         """
         started_s = time.perf_counter()
         check_arrays(arrays, self.inputs)
-        parts = [_means(spec.dequantize(array), spec) for array, spec in zip(arrays, self.inputs)]
+        parts = [_means(spec.dequantize(array), spec) for array, spec in zip(arrays, self.inputs, strict=True)]
         means = np.concatenate(parts)
         results = []
         for spec in self.outputs:
@@ -136,6 +136,6 @@ class NullEngine:
 def _means(values: FloatArray, spec: TensorSpec) -> FloatArray:
     axis = _CHANNEL_AXIS.get(spec.layout)
     if axis is None:
-        return values.mean(dtype=np.float32, keepdims=True).reshape(1)
+        return np.asarray([values.mean(dtype=np.float32)], dtype=np.float32)
     means: FloatArray = values.mean(axis=tuple(i for i in range(values.ndim) if i != axis), dtype=np.float32)
     return means

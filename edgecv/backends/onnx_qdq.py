@@ -106,17 +106,17 @@ def _quantised(node: Any, constants: Mapping[str, Array]) -> Array | None:
 
 def _clipped(node: Any, constants: Mapping[str, Array]) -> Array | None:
     value = constants[node.input[0]]
-    bounds = [constants.get(name) for name in node.input[1:] if name]
-    if any(bound is None for bound in bounds) or len(bounds) != 2:
+    names = [name for name in node.input[1:] if name]
+    if len(names) != 2 or any(name not in constants for name in names):
         return None
-    clipped: Array = np.clip(value, *bounds).astype(value.dtype)
+    clipped: Array = np.clip(value, constants[names[0]], constants[names[1]]).astype(value.dtype)
     return clipped
 
 
 def _drop_unused(graph: Any) -> None:
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    for items, names in ((graph.initializer, lambda item: item.name), (graph.value_info, lambda item: item.name)):
-        kept = [item for item in items if names(item) in used]
+    for items in (graph.initializer, graph.value_info):
+        kept = [item for item in items if item.name in used]
         del items[:]
         items.extend(kept)
     idle = [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in used]

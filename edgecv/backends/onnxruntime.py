@@ -191,7 +191,7 @@ class OnnxRuntimeEngine:
         check_arrays(arrays, self.inputs)
         if self._session is None:
             raise UsageError("this engine was closed; load the model again")
-        feed = {spec.name: array for spec, array in zip(self.inputs, arrays)}
+        feed = {spec.name: array for spec, array in zip(self.inputs, arrays, strict=True)}
         try:
             results: list[Array] = self._session.run(self._names, feed)
         except (state.Fail, state.InvalidArgument, state.RuntimeException, RuntimeError) as error:

@@ -302,12 +302,12 @@ class TensorRtEngine:
         if self._context is None:
             raise UsageError("this engine was closed; load the model again")
         held = [np.ascontiguousarray(array) for array in arrays]
-        for spec, array in zip(self.inputs, held):
+        for spec, array in zip(self.inputs, held, strict=True):
             self._buffers[spec.name].copy(array, cudart.TO_DEVICE, self._stream)
         if not self._context.execute_async_v3(self._stream.handle):
             raise ToolchainError(f"TensorRT failed to start {self._path}")
         results = [np.empty(spec.shape, spec.dtype) for spec in self.outputs]
-        for spec, array in zip(self.outputs, results):
+        for spec, array in zip(self.outputs, results, strict=True):
             self._buffers[spec.name].copy(array, cudart.TO_HOST, self._stream)
         self._stream.wait()
         return results

@@ -94,7 +94,9 @@ def _split_from_layer(node: Any, graph: Links) -> list[str]:
     if dequantize is None or dequantize.op_type != DQ:
         return []
     quantize = graph.maker.get(dequantize.input[0])
-    layer = None if quantize is None or quantize.op_type != Q else graph.maker.get(quantize.input[0])
+    if quantize is None or quantize.op_type != Q:
+        return []
+    layer = graph.maker.get(quantize.input[0])
     if layer is None or layer.op_type not in _WEIGHTED:
         return []
     if len(graph.readers.get(quantize.input[0], [])) + len(graph.readers.get(dequantize.output[0], [])) > 2:

@@ -7,7 +7,7 @@ from edgecv.core.recipe import CalibrationSpec, Recipe
 from edgecv.data.calibration import SubsetReader, open_calibration
 from edgecv.data.lint import LintFinding, lint_calibration, refuse
 from edgecv.data.readers import LabelledReader
-from edgecv.data.selection import pick
+from edgecv.data.selection import Rule, pick
 from edgecv.errors import ModelError
 
 
@@ -32,15 +32,20 @@ def open_checked(context: Context, recipe: Recipe) -> tuple[LabelledReader, list
     labels, contract = recipe.family.labels, recipe.model.input
     manifest, spec = context.plan.calibration, calibration_spec(recipe)
     reader: LabelledReader
+    select: Rule = "stratified"
     if manifest is not None:
         reader = open_calibration(manifest, base=context.plan.base, labels=labels, progress=context.progress)
+        select = manifest.select
     elif spec is not None:
         source = context.reader(spec.source)
         count = min(spec.samples, len(source))
         picked = pick(source, labels=labels, samples=count, select=spec.select, seed=spec.seed, contract=contract)
         reader = SubsetReader(source, picked)
+        select = spec.select
     else:
         raise ModelError("int8 needs calibration pictures and the recipe names none; set data.calibration")
-    findings = lint_calibration(reader, context.reader(recipe.data.eval), labels=labels, contract=contract)
+    findings = lint_calibration(
+        reader, context.reader(recipe.data.eval), labels=labels, contract=contract, select=select
+    )
     refuse(findings)
     return reader, findings

@@ -32,7 +32,7 @@ def gather(loaded: LoadedRecipe) -> Inputs:
         "train": _data(recipe.data.train, base) if recipe.data.train else "",
         "calibration": _calibration(loaded),
     }
-    engines = {target.backend: backends.get(target.backend).version() for target in loaded.targets}
+    engines: dict[str, str] = {target.backend: backends.get(target.backend).version() for target in loaded.targets}
     return Inputs(prints, machine_facts(engines), code_fingerprint())
 
 

@@ -14,17 +14,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgecv import backends
 from edgecv.build.context import Context
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
 from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
 from edgecv.errors import ModelError
 from edgecv.measure.accuracy import even_indices
+from edgecv.measure.subject import subject
 
 STATE = "state.safetensors"
 HISTORY = "history.json"
 PROGRAM = "program.pt2"
 ONNX = "model.onnx"
+CHECKPOINT = "checkpoint.pt"
 
 
 Action = Callable[[Context, PlannedStep, Recipe, Path], Mapping[str, Any]]
@@ -48,11 +51,10 @@ def _is_onnx(recipe: Recipe) -> bool:
 
 def _load(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.models.load import load_model
-    from edgecv.optimize.prune import count_macs, save_module_state
+    from edgecv.optimize.prune import count_macs, example_input, save_module_state
 
     if _is_onnx(recipe):
-        shutil.copyfile(context.plan.base / recipe.model.source.removeprefix("onnx:"), folder / ONNX)
-        return {"bytes": (folder / ONNX).stat().st_size}
+        return _load_onnx(context, recipe, folder)
     module = load_model(
         recipe.model,
         family=recipe.family,
@@ -63,27 +65,38 @@ def _load(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> 
     )
     save_module_state(folder / STATE, module)
     (folder / HISTORY).write_text("[]", encoding="utf-8")
-    macs, parameters = count_macs(module, _example(recipe))
-    return {"macs": macs, "parameters": parameters}
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return {"macs": count_macs(module, example_input(recipe.model.input)), "parameters": parameters}
+
+
+def _load_onnx(context: Context, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.models.onnx_file import fix_onnx
+
+    source = context.plan.base / recipe.model.source.removeprefix("onnx:")
+    fix_onnx(source, recipe.model.input, folder / ONNX)
+    engine = backends.get("onnxruntime").load(folder / ONNX, options={}, threads=None)
+    try:
+        subject(engine, spec=recipe.family, contract=recipe.model.input)
+    finally:
+        engine.close()
+    return {"bytes": (folder / ONNX).stat().st_size}
 
 
 def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    from edgecv.optimize.prune import prune, save_module_state
+    from edgecv.optimize.finetune import TrainSet
+    from edgecv.optimize.prune import prune, save_module_state, taylor_batches
 
     wanted = Prune(**{**step.params["step"], "protect": tuple(step.params["step"]["protect"])})
     module, history = _rebuild(context, step.inputs[0], recipe)
     batches = None
     if wanted.importance == "taylor":
-        from edgecv.optimize.batches import make_batches
-
-        reader = context.reader(_train_spec(recipe))
-        picked = even_indices(len(reader), wanted.samples)
-        batches = make_batches(reader, recipe.model.input, batch_size=32, indices=picked).fixed()
+        train = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
+        batches = taylor_batches(train, samples=wanted.samples, seed=recipe.seed)
     result = prune(
         module,
         step=wanted,
         contract=recipe.model.input,
-        family_spec=recipe.family,
+        family=recipe.family,
         batches=batches,
         seed=recipe.seed,
         progress=context.progress,
@@ -105,7 +118,7 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     wanted = next(item for item in recipe.steps if isinstance(item, Finetune) and _same(item, step))
     module, history = _rebuild(context, step.inputs[0], recipe)
     teacher = _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = context.store.work(step.key) / CHECKPOINT
     result = finetune(
         module,
         step=wanted,
@@ -118,7 +131,7 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     )
     save_module_state(folder / STATE, result.module)
     (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
-    checkpoint.unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     effect: dict[str, Any] = {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
     if result.best_score is not None:
         effect["held_out_top1"] = round(result.best_score, 6)
@@ -136,6 +149,7 @@ def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
 
 def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.optimize.export import export_program, load_program, save_program, write_onnx
+    from edgecv.optimize.prune import example_input
 
     source = context.store.folder(step.inputs[0])
     if _is_onnx(recipe):
@@ -144,7 +158,7 @@ def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -
         if (source / PROGRAM).is_file():
             program = load_program(source / PROGRAM)
         else:
-            program = export_program(_rebuild(context, step.inputs[0], recipe)[0], _example(recipe))
+            program = export_program(_rebuild(context, step.inputs[0], recipe)[0], example_input(recipe.model.input))
         save_program(program, folder / PROGRAM)
         write_onnx(program, folder / ONNX)
     return {"onnx_bytes": (folder / ONNX).stat().st_size}
@@ -162,22 +176,15 @@ def _reference(context: Context, step: PlannedStep, recipe: Recipe, folder: Path
 def _rebuild(context: Context, key: str, recipe: Recipe) -> tuple[Any, list[Any]]:
     """The module of a finished step, and its pruning history."""
     from edgecv.models.load import build_model
-    from edgecv.optimize.prune import load_module_state, replay
+    from edgecv.optimize.prune import example_input, load_module_state, replay
 
     folder = context.store.folder(key)
     history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     module = build_model(recipe.model, family=recipe.family, base=context.plan.base, seed=recipe.seed)
     if history:
-        module = replay(module, _example(recipe), history)
+        module = replay(module, example_input(recipe.model.input), history)
     load_module_state(folder / STATE, module)
     return module.eval(), history
-
-
-def _example(recipe: Recipe) -> Any:
-    import torch
-
-    contract = recipe.model.input
-    return torch.zeros(1, contract.channels, *contract.size)
 
 
 def _train_spec(recipe: Recipe) -> DataSpec:
@@ -194,5 +201,6 @@ def _devices(context: Context) -> Any:
     from edgecv.optimize.fabric import Devices
 
     hardware = context.hardware
-    count = hardware.devices if hardware.devices == "auto" else int(hardware.devices)
-    return Devices(hardware.accelerator, count, hardware.nodes, hardware.strategy)
+    if hardware.devices == "auto":
+        return Devices(hardware.accelerator, "auto", hardware.nodes, hardware.strategy)
+    return Devices(hardware.accelerator, int(hardware.devices), hardware.nodes, hardware.strategy)

@@ -92,6 +92,10 @@ class Store:
         """Where the finished step ``key`` is, or will be."""
         return self.root / "steps" / key[:2] / key
 
+    def work(self, key: str) -> Path:
+        """Where the step ``key`` is worked on; a training step keeps its checkpoint there."""
+        return self.root / "work" / key
+
     def record(self, key: str) -> StepRecord | None:
         """The finished step ``key``, or None where it is still to be done."""
         try:
@@ -117,11 +121,10 @@ class Store:
             return done
         with explained(self.root):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            work = self.root / "work" / key
             try:
                 with FileLock(self.root / "locks" / f"{key}.lock", timeout=LOCK_TIMEOUT_S):
                     done = self.record(key)
-                    return done if done is not None else self._do(work, key, kind, title, action)
+                    return done if done is not None else self._do(self.work(key), key, kind, title, action)
             except Timeout:
                 raise ToolchainError(
                     f"another process has held {self.root / 'locks' / key}.lock for {LOCK_TIMEOUT_S / 3600:.0f} h; "

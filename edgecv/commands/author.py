@@ -12,14 +12,15 @@ from edgecv.data.calibration import calibrate as pick_set
 from edgecv.errors import UsageError
 from edgecv.recipe.files import find_recipe
 from edgecv.recipe.load import load_recipe
-from edgecv.recipe.starter import starter_name, starter_recipe
+from edgecv.recipe.starter import starter_recipe
+from edgecv.recipe.yaml_lines import parse_yaml
 from edgecv.report.schema_io import write_atomic
 
 
 def init(options: argparse.Namespace) -> int:
     """Write a commented recipe for the model that the user names."""
-    name = options.name or starter_name(options.source)
-    text = starter_recipe(options.source, name=name)
+    text = starter_recipe(options.source, name=options.name)
+    name = parse_yaml(text, file=options.source).value["name"]
     if options.out == "-":
         print(text, end="")
         return 0

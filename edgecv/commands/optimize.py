@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from edgecv.build.context import Hardware
+from edgecv.build.context import Context, Hardware
 from edgecv.build.figures import exit_code, make_report
+from edgecv.build.follow import follow, rank
 from edgecv.build.inputs import gather
 from edgecv.build.plan import Plan, make_plan
 from edgecv.build.progress import terminal_progress
 from edgecv.build.publish import result_hash
 from edgecv.build.runner import run_plan
 from edgecv.build.store import Store, default_root
+from edgecv.core.progress import SilentProgress
 from edgecv.recipe.files import find_recipe
 from edgecv.recipe.load import load_recipe
 from edgecv.report.render import render_all
@@ -35,6 +38,9 @@ def optimize(options: argparse.Namespace) -> int:
         return 0
     out = Path(options.out) if options.out else Path("runs") / plan.recipe.name
     hardware = Hardware(options.accelerator, options.devices, options.nodes, options.strategy)
+    if rank() > 0:
+        follow(Context(plan, store, SilentProgress(), Path(os.devnull), hardware))
+        return 0
     with terminal_progress() as progress:
         run = run_plan(plan, store=store, out=out, progress=progress, hardware=hardware, started_s=started_s)
         report = make_report(run)

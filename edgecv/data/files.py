@@ -76,7 +76,10 @@ class FileReader:
             DataError: the file was removed or damaged since the data set was opened.
         """
         item = self._checked[index]
-        image = imagefile.load_image(item.entry.path, noisy=item.noisy)
+        try:
+            image = imagefile.load_image(item.entry.path, noisy=item.noisy)
+        except DataError as error:
+            raise DataError(f"{error}. It could be read when the data set was opened; do not change it now") from error
         return Sample(id=item.entry.id, image=image, truth=item.entry.truth)
 
     def __iter__(self) -> Iterator[Sample]:

@@ -145,4 +145,4 @@ def load_image(path: os.PathLike[str] | str, *, noisy: bool = False) -> Array:
         data = read_bytes(path)
         return quietly(lambda: decode(data))[0] if noisy else decode(data)
     except ValueError as error:
-        raise DataError(f"{path}: {error}. It could be read when the data set was opened; was it changed?") from error
+        raise DataError(f"{path}: {error}; give an image that can be opened") from error

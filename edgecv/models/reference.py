@@ -16,7 +16,7 @@ def digits_cnn(*, num_classes: int = 10, width: int = 32) -> nn.Module:
 
     Plain, residual and depthwise-separable blocks, each convolution with batch norm and ReLU, so that
     pruning and quantisation meet all three. ``width`` is the number of channels of the first layer;
-    at 32 the network has about 190,000 parameters and 3 million multiply-accumulates.
+    at 32 the network has 146,000 parameters and needs 6.8 million multiply-accumulates.
     """
     return nn.Sequential(
         OrderedDict(

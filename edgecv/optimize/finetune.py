@@ -19,6 +19,7 @@ from edgecv.core.contract import InputContract
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import FamilySpec, Finetune
+from edgecv.data.selection import truths_of
 from edgecv.errors import ModelError
 from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
 from edgecv.optimize.distill import as_distill, class_logits
@@ -93,8 +94,7 @@ def held_out(
     Raises:
         DataError: fewer than two samples.
     """
-    truths = [data.reader[index].truth for index in range(len(data.reader))]
-    rest, held = split_indices(truths, share=share, seed=seed)
+    rest, held = split_indices(truths_of(data.reader), share=share, seed=seed)
     train = make_batches(
         data.reader, data.contract, batch_size=batch_size, shuffle_seed=seed, augment=augment, indices=rest
     )

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from edgecv.errors import ModelError
 
-__all__ = ["capture", "fold_batch_norms", "get_constant", "groups_of", "module_path", "remove_no_ops", "set_constant", "snap_biases", "snap_weights"]
+__all__ = ["capture", "fold_batch_norms", "get_constant", "groups_of", "module_path", "remove_no_ops", "set_constant", "snap_biases", "snap_weights", "spell_global_pools"]
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
@@ -83,6 +83,7 @@ def capture(module: torch.nn.Module, example: Tensor, *, dynamic_batch: bool = F
     _own_constants(graph)
     remove_no_ops(graph)
     fold_batch_norms(graph)
+    spell_global_pools(graph)
     return graph
 
 
@@ -115,6 +116,25 @@ def fold_batch_norms(graph: GraphModule) -> int:
         folded += 1
     _finish(graph)
     return folded
+
+
+def spell_global_pools(graph: GraphModule) -> int:
+    """Write average pools over the whole picture as means over height and width; returns how many.
+
+    The same numbers, but engines let a mean change its scale, and a pool not.
+    """
+    spelled = 0
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or not _is_global_pool(node):
+            continue
+        with graph.graph.inserting_before(node):
+            mean = graph.graph.call_function(aten.mean.dim, (node.args[0], [2, 3], True))
+        mean.meta = dict(node.meta)
+        node.replace_all_uses_with(mean)
+        graph.graph.erase_node(node)
+        spelled += 1
+    _finish(graph)
+    return spelled
 
 
 def snap_biases(graph: GraphModule) -> int:
@@ -305,6 +325,19 @@ def _fake(like: Node, value: Tensor) -> Tensor:
     """``value`` without its data, as the tracer keeps tensors in the metadata of nodes."""
     known = like.meta["val"]
     return known.fake_mode.from_tensor(value.detach()) if hasattr(known, "fake_mode") else value.detach()
+
+
+def _is_global_pool(node: Node) -> bool:
+    before, after = _shape(node.args[0]) if node.args else None, _shape(node)
+    if before is None or after is None or len(before) != 4 or tuple(after[2:]) != (1, 1):
+        return False
+    if node.target is aten.adaptive_avg_pool2d.default:
+        return True
+    if node.target is not aten.avg_pool2d.default or len(node.args) > 3:  # more arguments: padding and its kin
+        return False
+    kernel: Any = node.args[1]
+    height, width = kernel if len(kernel) == 2 else (kernel[0], kernel[0])
+    return (height, width) == tuple(before[2:])
 
 
 def _accumulator_step(graph: GraphModule, node: Node) -> Tensor | None:

@@ -23,13 +23,23 @@ from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import FamilySpec, Prune
 from edgecv.errors import ModelError
+from edgecv.models.weights import load_module_state, save_module_state
 from edgecv.optimize import prune_graph
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.finetune import TrainSet, family_objective
 from edgecv.optimize.prune_graph import Cut, Region
 from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts, planned_cuts
 
-__all__ = ["PruneResult", "count_macs", "example_input", "prune", "replay", "taylor_batches"]
+__all__ = [
+    "PruneResult",
+    "count_macs",
+    "example_input",
+    "load_module_state",
+    "prune",
+    "replay",
+    "save_module_state",
+    "taylor_batches",
+]
 
 _SHARES = 1024
 """Steps of the search for the share of channels that gives the wanted speed-up."""
@@ -150,8 +160,8 @@ def prune(
 def replay(module: nn.Module, example: torch.Tensor, history: Sequence[Mapping[str, Any]]) -> nn.Module:
     """A fresh build of the same network (``module``, any weights) brought to the shapes of a pruned one.
 
-    ``example`` is an input `(1, C, H, W)`; ``history`` that of `PruneResult`. Gives a new module in
-    evaluation mode, to be filled with the pruned network's weights.
+    ``example`` is an input `(1, C, H, W)`; ``history`` that of `PruneResult`, or of several prune steps one
+    after the other. Gives a new module in evaluation mode, to be filled with the pruned network's weights.
 
     Raises:
         ModelError: the history does not fit the network.
@@ -160,8 +170,8 @@ def replay(module: nn.Module, example: torch.Tensor, history: Sequence[Mapping[s
     try:
         cuts = [Cut.from_dict(raw) for raw in history]
         regions = _regions_of(current, example, cuts)
-        for index in sorted({cut.round for cut in cuts}):
-            current = _cut(current, regions, [cut for cut in cuts if cut.round == index])
+        for together in _batches(cuts):
+            current = _cut(current, regions, together)
     except (KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, IndexError) as error:
         raise ModelError(
             f"the pruning history does not fit this network ({error}); it was made for another version of the "
@@ -302,6 +312,20 @@ def _checked(before: nn.Module, job: _Job, cuts: Sequence[Cut]) -> nn.Module:
             "name these layers under protect, or leave the prune step out."
         )
     return after
+
+
+def _batches(cuts: Sequence[Cut]) -> list[list[Cut]]:
+    """Cuts that were made at once; each layer is cut at most once in a round."""
+    batches: list[list[Cut]] = []
+    seen: set[tuple[int, str, str]] = set()
+    for cut in cuts:
+        key = (cut.round, cut.region, cut.layer)
+        if not batches or batches[-1][-1].round != cut.round or key in seen:
+            batches.append([])
+            seen = set()
+        seen.add(key)
+        batches[-1].append(cut)
+    return batches
 
 
 def _regions_of(module: nn.Module, example: torch.Tensor, cuts: Sequence[Cut]) -> list[Region]:

@@ -4,7 +4,10 @@ A tensor is quantised where it is made, so that all who read it read the same in
 
 - Convolutions and linear layers read int8 inputs and int8 weights and give int8 outputs. The output
   is taken behind a ReLU, ReLU6 or clamp, because all engines fuse those into the layer.
-- Additions and products of two int8 tensors, pooling, resizing and pointwise activations stay int8.
+- Sums of two int8 tensors have one scale for both inputs and the result. Rounding then commutes with the
+  sum, so an engine that rounds the convolution before the addition and one that fuses both (OpenVINO,
+  TensorRT) give the same numbers, and integer engines add without rounding at all.
+- Products of two int8 tensors, pooling, resizing and pointwise activations stay int8.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
   goes in and comes out, as LiteRT demands, and engines then move bytes.
 - Everything else (softmax, layer norm, GELU, attention products) stays float, and so does what
@@ -39,16 +42,17 @@ POINTWISE = {
     aten.hardsigmoid.default,
     aten.hardswish.default,
     aten.leaky_relu.default,
+    aten.mean.dim,
     aten.sigmoid.default,
     aten.silu.default,
     aten.tanh.default,
 }
-# Weighted means of their input: the result lies within the input's range, and LiteRT wants one scale.
+# Local means of their input: the result lies within the input's range, and LiteRT wants one scale. A mean
+# over the whole picture (aten.mean) is far smaller than its input and has a scale of its own.
 MEANS = {
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
     aten.avg_pool2d.default,
-    aten.mean.dim,
     aten.upsample_bilinear2d.vec,
     aten.upsample_bilinear2d.default,
 }

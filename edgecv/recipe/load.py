@@ -20,7 +20,6 @@ from edgecv.recipe.overrides import (
     Origins,
     Setting,
     apply,
-    found_problems,
     override_settings,
     parse_sets,
     settings_for,
@@ -74,7 +73,7 @@ class _Work:
     problems: list[Problem]
 
     def add(self, found: Sequence[Found]) -> None:
-        self.problems += found_problems(self.origins, found)
+        self.problems += [self.origins.problem(path, message) for path, message in found]
 
 
 def load_recipe(
@@ -242,7 +241,7 @@ def _per_target(
         recipe, found = validate(Recipe, mine)
         found += broken_rules(mine)
         origins = Origins(work.origins.document, tuple(changed))
-        fresh += found_problems(origins, [item for item in found if item not in known])
+        fresh += [origins.problem(*item, inside=True) for item in found if item not in known]
         work.problems += [problem for problem in fresh if problem not in reported]
         reported.update(fresh)
         if recipe is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgecv.core.recipe import Override
 from edgecv.errors import Problem, RecipeError
-from edgecv.recipe.typed import Found, part, shown
+from edgecv.recipe.typed import part, shown
 from edgecv.recipe.yaml_lines import Document, KeyPath, dotted, parse_yaml
 
 
@@ -36,10 +36,13 @@ class Origins:
     document: Document
     changed: tuple[tuple[KeyPath, Setting], ...] = ()
 
-    def problem(self, path: KeyPath, message: str) -> Problem:
-        """A problem at ``path``, placed at the setting that changed it, or at its line in the file."""
+    def problem(self, path: KeyPath, message: str, *, inside: bool = False) -> Problem:
+        """A problem at ``path``, placed at the setting that changed it, or at its line in the file.
+
+        ``inside``: a setting that changed something inside the value at ``path`` counts too.
+        """
         for place, setting in reversed(self.changed):
-            if path[: len(place)] == place:
+            if path[: len(place)] == place or (inside and place[: len(path)] == path):
                 return Problem(setting.file, setting.line, dotted(path), message)
         return self.document.problem(path, message)
 
@@ -56,7 +59,7 @@ def parse_sets(sets: Sequence[str]) -> tuple[list[Setting], list[Problem]]:
         try:
             document = parse_yaml(value, file=name) if value.strip() else Document(name, None)
         except RecipeError as error:
-            problems += error.problems
+            problems += [dataclasses.replace(problem, line=None) for problem in error.problems]
             continue
         problems += [dataclasses.replace(problem, line=None) for problem in document.problems]
         settings.append(Setting(keys.strip(), document.value, name, None))
@@ -147,8 +150,3 @@ def settings_for(settings: Sequence[Setting], overrides: Any, target: str) -> li
 def _per_target(keys: str) -> bool:
     names = keys.split(".")
     return names[0] in ("budgets", "measure") or (len(names) > 2 and names[0] == "steps" and names[2] == "quantize")
-
-
-def found_problems(origins: Origins, found: Sequence[Found]) -> list[Problem]:
-    """Each found problem at its place."""
-    return [origins.problem(path, message) for path, message in found]

@@ -237,6 +237,8 @@ def _message(detail: ErrorDetails, spot: _Spot) -> str:
         return _unknown_key(str(spot.path[-1]), spot.parent)
     if code == "literal_error":
         known = [str(item) for item in get_args(_members(spot.kind)[0])]
+        if value in known:
+            return f"is {value}, not text; write it in quotes: '{value}'"
         hint = did_you_mean(str(spot.value), known)
         return f"is {value}{hint}; allowed: {', '.join(known)}"
     if code in _BOUND_WORDS:

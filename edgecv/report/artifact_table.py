@@ -17,6 +17,7 @@ from edgecv.report.words import (
     bytes_text,
     clean,
     interval_text,
+    is_minimum,
     metric_name,
     metric_text,
     ms_text,
@@ -131,17 +132,20 @@ def _verdict(item: ArtifactFigures, outcome: str) -> list[Child]:
 
 
 def _budget(item: ArtifactFigures, verdict: Verdict) -> Html:
+    # The unit stands once, behind the limit.
+    shown = budget_value(verdict) if verdict.value is None else budget_value(verdict).partition(" ")[0]
     value = figure(
-        budget_value(verdict),
+        shown,
         verdict.value,
         f"budget:{clean(verdict.budget)}",
         data_artifact=clean(item.target),
         data_role=item.role,
         data_outcome=verdict.outcome,
     )
+    least = "min" if is_minimum(verdict) else "max"
     word = el("span", f" {outcome_word(verdict.outcome)}: ", class_="sr")
     sign = el("span", SYMBOLS[verdict.outcome], class_="sign", aria_hidden="true")
-    limit = el("span", f" {budget_limit(verdict)}", class_="soft")
+    limit = el("span", f" {least} {budget_limit(verdict)}", class_="soft")
     title = f"{clean(verdict.budget)}: {outcome_word(verdict.outcome)}" + (f"; {verdict.why}" if verdict.why else "")
     return el("li", sign, word, f"{budget_name(verdict)} ", value, limit, class_=verdict.outcome, title=title)
 

@@ -20,7 +20,7 @@ LOG_FROM = 12.0
 
 _WIDE = (1200.0, 440.0)
 _NARROW = (360.0, 380.0)
-_CROWDED = {"wide": 18, "narrow": 5}
+_CROWDED = {"wide": 18, "narrow": 3}
 _CHAR_PX = 6.9
 
 

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from edgecv.core.figures import Verdict
 from edgecv.report.outcome import optimized
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import budget_limit, budget_name, clean, db_text, verdict_text
+from edgecv.report.words import budget_limit, budget_name, clean, db_text, is_minimum, verdict_text
 
 __all__ = ["render_junit"]
 
@@ -83,7 +83,8 @@ def _ladder(artifact: ArtifactFigures) -> ET.Element:
 
 
 def _budget(verdict: Verdict) -> ET.Element:
-    name = f"budget {budget_name(verdict)} {budget_limit(verdict)}"
+    sign = "≥" if is_minimum(verdict) else "≤"
+    name = f"budget {budget_name(verdict)} {sign} {budget_limit(verdict)}"
     why = verdict_text(verdict) + (f" ({verdict.why})" if verdict.why else "")
     if verdict.outcome in ("inconclusive", "not-checked"):
         return _case(name, skipped=f"{verdict.outcome}: {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from edgecv.report.effects import effects
 from edgecv.report.outcome import artifact_outcome, headline, interval_level, optimized, reasons, speedup
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import (
@@ -22,7 +23,6 @@ from edgecv.report.words import (
     points_text,
     ratio_text,
     seconds_text,
-    short,
 )
 
 __all__ = ["escape", "render_markdown", "table"]
@@ -45,7 +45,14 @@ def escape(text: str) -> str:
 def render_markdown(report: Report) -> str:
     """The report for a pull request comment, at most 60,000 characters: verdict, table, failures, the rest folded."""
     head = [f"## {SYMBOLS[report.outcome]} {escape(report.name)}: {report.outcome}", "", escape(headline(report)), ""]
-    parts = ["\n".join(head), _artifacts(report), _problems(report), _steps(report), _ladders(report), _foot(report)]
+    parts = [
+        "\n".join(head) + "\n",
+        _artifacts(report),
+        _problems(report),
+        _steps(report),
+        _ladders(report),
+        _foot(report),
+    ]
     text = ""
     for part in parts:
         if len(text) + len(part) > MAX_CHARS:
@@ -133,19 +140,13 @@ def _steps(report: Report) -> str:
             escape(step.title or step.kind),
             escape(step.target) if step.target else "all",
             "cached" if step.cached else seconds_text(step.seconds),
-            escape("; ".join(f"{name} {_value(value)}" for name, value in step.effect.items())),
+            escape("; ".join(map(str, effects(step)))),
         ]
         for step in report.steps
     ]
     body = table(["Step", "Target", "Time", "Effect"], rows, right=(2,))
     spent = seconds_text(report.seconds)
     return f"<details><summary>{count_text(len(rows), 'step')} in {spent}</summary>\n\n{body}\n</details>\n\n"
-
-
-def _value(value: float | int | str) -> str:
-    if isinstance(value, str):
-        return short(value, 80)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def _ladders(report: Report) -> str:

@@ -6,22 +6,19 @@ import json
 import math
 
 from edgecv.core.figures import Ladder, Rung
+from edgecv.report.effects import Effect, effects
 from edgecv.report.html import Child, Html, el, figure
 from edgecv.report.outcome import Reason, artifact_outcome, artifact_reasons
 from edgecv.report.schema import ArtifactFigures, Report, StepFigures
 from edgecv.report.words import (
     ABSENT,
-    MINUS,
     SYMBOLS,
-    bytes_text,
     clean,
     count_text,
     db_text,
     metric_name,
-    metric_text,
     outcome_word,
     seconds_text,
-    short,
 )
 
 __all__ = ["chains", "ladders", "machine", "notes", "problems", "recipe", "scroller", "section", "steps"]
@@ -167,52 +164,20 @@ def _step(step: StepFigures, longest: float) -> Html:
         el("td", step.target or "all", class_="soft"),
         el("td", figure(seconds_text(step.seconds), step.seconds, "seconds", **where), cached, class_="num"),
         el("td", _bar(step.seconds / longest, "cached" if step.cached else "time"), class_="spark"),
-        el("td", *effect_parts(step, where), class_="effect"),
+        el("td", *[_effect(effect, where) for effect in effects(step)], class_="effect"),
     )
 
 
-def effect_parts(step: StepFigures, where: dict[str, str]) -> list[Child]:
-    """The step's figures: ``x_before`` and ``x_after`` become ``x 1.2 M → 0.6 M`` and the change in per cent."""
-    effect = step.effect
-    parts: list[Child] = []
-    for name, value in effect.items():
-        stem = name.removesuffix("_before").removesuffix("_after")
-        if name == f"{stem}_after" and f"{stem}_before" in effect:
-            continue
-        shown: list[Child] = [
-            el("span", _effect_name(stem), class_="soft"),
-            " ",
-            _effect(name, value, where),
-        ]
-        other = effect.get(f"{stem}_after")
-        if name == f"{stem}_before" and other is not None:
-            shown += [" → ", _effect(f"{stem}_after", other, where)]
-            if stem not in ("top1", "top5") and not isinstance(value, str) and not isinstance(other, str) and value:
-                shown.append(
-                    el("span", f" ({(other - value) / value * 100:+.1f} %)".replace("-", MINUS), class_="soft")
-                )
-        parts.append(el("span", *shown, class_="part"))
-    return parts
-
-
-def _effect(name: str, value: float | int | str, where: dict[str, str]) -> Html:
-    if isinstance(value, str):
-        return el("span", short(value, 160), title=value, data_field=clean(name), **where)
-    if name.startswith(("top1", "top5")):
-        text = metric_text(name[:4], value)
-    elif "bytes" in name and isinstance(value, int):
-        text = bytes_text(value)
-    elif abs(value) >= 1e5 and math.isfinite(value):
-        power, letter = next(pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= pair[0])
-        text = f"{value / power:.2f} {letter}"
-    else:
-        text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return figure(text, value, clean(name), **where)
-
-
-def _effect_name(stem: str) -> str:
-    names = {"macs": "MACs", "bytes": "size", "file_bytes": "size", "params": "parameters"}
-    return names.get(stem, metric_name(clean(stem)).replace("_", " "))
+def _effect(effect: Effect, where: dict[str, str]) -> Html:
+    parts: list[Child] = [el("span", effect.name, class_="soft"), " "]
+    for index, (field, value, text) in enumerate(effect.values):
+        parts.append(" → " if index else None)
+        if isinstance(value, str):
+            parts.append(el("span", text, title=value, data_field=field, **where))
+        else:
+            parts.append(figure(text, value, field, **where))
+    parts.append(el("span", f" ({effect.change})", class_="soft") if effect.change else None)
+    return el("span", *parts, class_="part")
 
 
 def chains(report: Report) -> Html | None:

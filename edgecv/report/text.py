@@ -37,10 +37,12 @@ def render_text(report: Report, *, color: bool = False) -> str:
         ]
     found = [f"{SYMBOLS[item.outcome]} {item.target}: {item.text}" for item in reasons(report)]
     quick = any(item.latency is not None and item.latency.quick for item in report.artifacts)
-    foot = [f"Times: end to end, batch 1, on {clean(report.machine.cpu)}" + ("; quick protocol" if quick else "")]
+    foot = [
+        f"Times: end to end, batch 1, on {short(clean(report.machine.cpu), 60)}" + ("; quick protocol" if quick else "")
+    ]
     foot += [f"* {tag}, not measured on the target" for tag in ("emulated", "estimated") if tag in _tags(report)]
     verdict = f"{SYMBOLS[report.outcome]} {report.outcome.upper()}  {headline(report)}"
-    title = f"{clean(report.name)}: {len(optimized(report))} targets in {seconds_text(report.seconds)}"
+    title = f"{short(clean(report.name), 64)}: {len(optimized(report))} targets in {seconds_text(report.seconds)}"
     body = [title, "", *lines, ""] if rows else [title, ""]
     details = [_wrap(line) for line in found] + ([""] if found else [])
     last = _wrap(verdict)

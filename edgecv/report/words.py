@@ -21,6 +21,7 @@ __all__ = [
     "count_text",
     "db_text",
     "interval_text",
+    "is_minimum",
     "metric_name",
     "metric_text",
     "ms_text",
@@ -192,20 +193,24 @@ def budget_value(verdict: Verdict) -> str:
 
 
 def budget_limit(verdict: Verdict) -> str:
-    """A budget's limit with its sign and without idle zeros, such as ``≤ 5 ms``."""
-    text = quantity_text(verdict.limit, _budget_unit(verdict))
+    """A budget's limit without idle zeros: ``5 ms``; ``none`` where it is not set."""
     if not math.isfinite(verdict.limit):
-        return text
-    number, space, unit = text.partition(" ")
-    sign = "≥" if verdict.budget.endswith(".min") else "≤"
+        return "none"
+    number, space, unit = quantity_text(verdict.limit, _budget_unit(verdict)).partition(" ")
     if "." in number and not number.endswith(TIMES):
         number = number.rstrip("0").rstrip(".")
-    return f"{sign} {number}{space}{'point' if (number, unit) == ('1', 'points') else unit}"
+    return f"{number}{space}{'point' if (number, unit) == ('1', 'points') else unit}"
+
+
+def is_minimum(verdict: Verdict) -> bool:
+    """Whether the figure must be at least the limit (else it must be at most)."""
+    return verdict.budget.endswith(".min")
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """``p95 6.10 ms, limit ≤ 5 ms``."""
-    return f"{budget_name(verdict)} {budget_value(verdict)}, limit {budget_limit(verdict)}"
+    """``p95 6.10 ms, limit 5 ms``."""
+    limit = "at least" if is_minimum(verdict) else "limit"
+    return f"{budget_name(verdict)} {budget_value(verdict)}, {limit} {budget_limit(verdict)}"
 
 
 def _budget_unit(verdict: Verdict) -> str:

@@ -45,8 +45,16 @@ def test_strict_refuses_and_lists_them_all(broken: Path) -> None:
 def test_nothing_readable_is_an_error(broken: Path) -> None:
     for path in broken.glob("cat/*.png"):
         path.unlink()
-    with pytest.raises(DataError, match="no image that can be read.*empty"):
+    with pytest.raises(DataError, match=r"no image that can be read.*empty"):
         open_folder(broken)
+
+
+def test_notes_are_told(draw: Draw, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = draw({"n01": 1, "n02": 1})
+    spec = DataSpec(kind="imagefolder", path=str(folder))
+    reader = open_reader(spec, base=folder, labels=["cat", "dog"], progress=PlainProgress())
+    assert "matched in sorted order: n01 = cat" in capsys.readouterr().err
+    assert len(reader.notes) == 1
 
 
 def test_skips_are_told(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +77,7 @@ def test_samples_and_hashes(draw: Draw) -> None:
     sample = reader[2]
     assert (sample.id, sample.truth, list(reader.truths)) == ("dog/000.png", 1, [0, 0, 1])
     assert np.array_equal(sample.image, picture(2))
+    assert [item.id for item in reader] == list(reader.ids)
     assert reader.sha256(2) == hashlib.sha256((folder / "dog" / "000.png").read_bytes()).hexdigest()
     with pytest.raises(IndexError):
         reader[3]
@@ -86,7 +95,7 @@ def test_file_that_breaks_later_is_named(draw: Draw) -> None:
     folder = draw({"cat": 1})
     reader = open_folder(folder)
     (folder / "cat" / "000.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"000\.png: the file is empty.*was it changed"):
+    with pytest.raises(DataError, match=r"000\.png: the file is empty.*when the data set was opened"):
         reader[0]
 
 

@@ -72,7 +72,7 @@ def test_no_pixels() -> None:
 @pytest.mark.parametrize("extension", [".webp", ".bmp", ".tif", ".ppm"])
 def test_formats_without_an_end_marker_cut_short(extension: str, capfd: pytest.CaptureFixture[str]) -> None:
     data = encoded(picture(5, height=80, width=80), extension)
-    with pytest.raises(ValueError, match="cannot be decoded|cut short"):
+    with pytest.raises(ValueError, match=r"cannot be decoded|cut short"):
         imagefile.decode(data[: len(data) // 2])
     assert capfd.readouterr().err == ""
 

@@ -97,11 +97,11 @@ def test_images_without_class_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="empty of class folders"):
         list_folder(SPEC, base=tmp_path, labels=["a"])
     (tmp_path / "set" / "1.jpg").touch()
-    with pytest.raises(DataError, match="1 images lie directly in it.*one folder a class"):
+    with pytest.raises(DataError, match=r"1 images lie directly in it.*one folder a class"):
         list_folder(SPEC, base=tmp_path, labels=["a"])
 
 
 def test_empty_class_folders(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match="1 class folders and no image in them; allowed are files ending in .bmp"):
+    with pytest.raises(DataError, match=r"1 class folders and no image in them; allowed are files ending in .bmp"):
         list_folder(SPEC, base=tmp_path, labels=["a"])

@@ -58,7 +58,7 @@ def test_fingerprint_sees_every_change(draw: Draw, tmp_path: Path) -> None:
     seen.append(now())
     path.write_bytes(encoded(picture(50)))
     seen.append(now())
-    path.unlink()
+    (folder / "dog" / "000.png").unlink()
     seen.append(now())
     seen.append(spec_fingerprint(replace(FOLDER, limit=3), base=tmp_path))
     assert len(set(seen)) == len(seen)

@@ -195,4 +195,4 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         parse_yaml(text, file="f")
     except RecipeError as error:
-        assert error.problems
+        assert error.problems  # noqa: PT017

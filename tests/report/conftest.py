@@ -103,17 +103,18 @@ def quantized(target: str, title: str, backend: str, p50: float, value: float = 
     return ArtifactFigures(
         target=target, title=title, backend=backend, precision="int8", role="optimized", tag="measured",
         folder=f"{target}", file="model.bin", file_bytes=214_312, size_ratio=0.2637544, accuracy=accuracy(value),
-        drop=figures, latency=latency(p50, sha256=digest(target)), delegation=Delegation(0.9583, 23, 24, "int8 kernels"),
+        drop=figures, latency=latency(p50, sha256=digest(target)),
+        delegation=Delegation(0.9583, 23, 24, "int8 kernels"),
         ladder=ladder(), verdicts=verdicts(p50 * 1.12, 0.214312, drop), chain=chain(target),
     )  # fmt: skip
 
 
 def deferred() -> ArtifactFigures:
     return ArtifactFigures(
-        "jetson-orin-nano", "Jetson Orin Nano", "tensorrt", "int8", "optimized", "deferred", "jetson-orin-nano", "model.onnx",
-        301_222, None, verdicts=(
+        "jetson-orin-nano", "Jetson Orin Nano", "tensorrt", "int8", "optimized", "deferred",
+        "jetson-orin-nano", "model.onnx", 301_222, None, verdicts=(
             Verdict("latency.p95_ms", 5.0, None, "ms", "not-checked", "the engine is built on the device"),
-        ), chain=chain("jetson"), notes=("TensorRT builds its engine on the GPU that will run it: run `edgecv build` there",),
+        ), chain=chain("jetson"), notes=("TensorRT builds its engine on its own GPU: run `edgecv build` there",),
     )  # fmt: skip
 
 

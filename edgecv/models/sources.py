@@ -1,0 +1,212 @@
+"""Where a network comes from: ``torchvision:``, ``timm:``, ``transformers:`` or a Python function of the user.
+
+The libraries are only asked for the architecture; they never fetch weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from edgecv.core.recipe import ModelSpec
+from edgecv.errors import ModelError, ToolchainError
+from edgecv.models.outputs import TensorOutputs
+
+__all__ = ["build_module", "split_source"]
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """``"timm:resnet18"`` -> ``("timm", "resnet18")``.
+
+    Raises:
+        ModelError: there is no such kind of source.
+    """
+    kind, _, name = source.partition(":")
+    if kind not in (*_BUILDERS, "onnx") or not name:
+        raise ModelError(
+            f"model.source is {source!r}; allowed are torchvision:NAME, timm:NAME, transformers:NAME, "
+            "python:MODULE:FUNCTION and onnx:FILE" + _near(kind, [*_BUILDERS, "onnx"])
+        )
+    return kind, name
+
+
+def build_module(spec: ModelSpec, *, num_classes: int | None, base: Path) -> nn.Module:
+    """The network of ``spec.source`` with random weights, in evaluation mode.
+
+    ``num_classes`` goes to the constructor unless ``spec.options`` has its own; ``base`` is the
+    folder of the recipe, from which relative paths and the user's modules are found. A network of
+    transformers is wrapped so that it takes the picture tensor and gives tensors.
+
+    Raises:
+        ModelError: unknown name, wrong options, or the user's function failed.
+        ToolchainError: the library is not installed.
+    """
+    kind, name = split_source(spec.source)
+    if kind == "onnx":
+        raise ModelError(f"{spec.source!r} is a finished graph and cannot be built as a torch module")
+    with _quiet():
+        module = _BUILDERS[kind](name, spec, num_classes, base)
+    return module.eval()
+
+
+def _torchvision(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
+    models = _library("torchvision.models")
+    if name not in models.list_models():
+        raise ModelError(f"torchvision has no model {name!r}" + _near(name, models.list_models()))
+    options: dict[str, Any] = {"weights": None, **_classes("num_classes", num_classes, spec), **spec.options}
+    for key in ("weights", "weights_backbone"):
+        if options.get(key) is not None:
+            raise ModelError(f"model.options.{key} is {options[key]!r}; give trained weights under model.weights")
+    return _construct(spec, lambda: models.get_model(name, **options))
+
+
+def _timm(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
+    timm = _library("timm")
+    if ":" in name or "/" in name or not timm.is_model(name):
+        known = timm.list_models()
+        raise ModelError(f"timm has no model {name!r}" + _near(name.rpartition(":")[2], known))
+    if spec.options.get("pretrained"):
+        raise ModelError("model.options.pretrained is set; give trained weights under model.weights")
+    options = {**_classes("num_classes", num_classes, spec), **spec.options, "pretrained": False}
+    if spec.input.channels != 3:
+        options.setdefault("in_chans", spec.input.channels)
+    return _construct(spec, lambda: timm.create_model(name, **options))
+
+
+def _transformers(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
+    transformers = _library("transformers")
+    labels = _classes("num_labels", num_classes, spec)
+    folder = base / name
+    if (folder / "config.json").is_file():
+
+        def from_folder() -> nn.Module:
+            config = transformers.AutoConfig.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, **{**labels, **spec.options}
+            )
+            return transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+
+        return TensorOutputs(_construct(spec, from_folder))
+    known = [item for item in dir(transformers) if item.endswith("ForImageClassification")]
+    if name not in known:
+        raise ModelError(
+            f"{name!r} is neither an image classifier of transformers nor a folder with config.json below {base}; "
+            "models are named by their class, such as ViTForImageClassification" + _near(name, known)
+        )
+
+    def from_class() -> nn.Module:
+        architecture = getattr(transformers, name)
+        return architecture(architecture.config_class(**{**labels, **spec.options}))
+
+    return TensorOutputs(_construct(spec, from_class))
+
+
+def _python(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise ModelError(f"model.source is {spec.source!r}; write python:MODULE:FUNCTION")
+    with _importable(base):
+        module = _user_module(module_name, spec)
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            known = [item for item, value in vars(module).items() if callable(value) and not item.startswith("_")]
+            raise ModelError(f"{module_name} has no function {function_name!r}" + _near(function_name, known))
+        options = dict(spec.options)
+        if num_classes is not None and _accepts(function, "num_classes"):
+            options.setdefault("num_classes", num_classes)
+        built = _construct(spec, lambda: function(**options))
+    if not isinstance(built, nn.Module):
+        raise ModelError(f"{spec.source} gave a {type(built).__name__}; it must return a torch.nn.Module")
+    return built
+
+
+_BUILDERS: dict[str, Callable[[str, ModelSpec, int | None, Path], nn.Module]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "transformers": _transformers,
+    "python": _python,
+}
+
+
+def _classes(key: str, num_classes: int | None, spec: ModelSpec) -> dict[str, Any]:
+    return {} if num_classes is None or key in spec.options else {key: num_classes}
+
+
+def _library(name: str) -> Any:
+    top = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != top:
+            raise
+        raise ToolchainError(
+            f"{top} is not installed; run: pip install 'edgecv[host]' (or: pip install {top})"
+        ) from None
+
+
+def _user_module(module_name: str, spec: ModelSpec) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise ModelError(
+                f"there is no Python module {module_name!r} for {spec.source}; install it, or put it beside the recipe"
+            ) from None
+        raise ToolchainError(f"{spec.source} needs the Python package {missing!r}, which is not installed") from error
+    except Exception as error:  # the user's module runs here and can raise anything
+        raise ModelError(f"{spec.source}: importing {module_name} failed: {_reason(error)}") from error
+
+
+def _construct(spec: ModelSpec, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except Exception as error:  # constructors run code of others and can raise anything
+        options = f" with options {spec.options}" if spec.options else ""
+        raise ModelError(f"{spec.source} cannot be built{options}: {_reason(error)}") from error
+
+
+def _accepts(function: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(item.name == name or item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f". Did you mean {', '.join(close)}?" if close else ""
+
+
+@contextmanager
+def _importable(base: Path) -> Iterator[None]:
+    """Modules in the recipe's folder can be imported while the network is built."""
+    folder = str(base.resolve())
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,111 @@
+"""The rewrites of Q/DQ graphs change no number; held against ONNX's reference evaluator."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgecv.backends import onnx_qdq
+
+from .networks import GraphWriter, write_network
+
+
+def evaluate(model: Any, picture: np.ndarray) -> np.ndarray:
+    from onnx.reference import ReferenceEvaluator
+
+    result: np.ndarray = ReferenceEvaluator(model).run(None, {"image": picture})[0]
+    return result
+
+
+def ops(model: Any) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def test_folding_stores_weights_as_int8_and_keeps_the_result(qdq_model: Any, picture: np.ndarray) -> None:
+    import onnx
+
+    before = evaluate(qdq_model, picture)
+    assert onnx_qdq.fold_weights(qdq_model) == 3
+    onnx.checker.check_model(qdq_model, full_check=True)
+    np.testing.assert_array_equal(evaluate(qdq_model, picture), before)
+    stored = {item.name: item for item in qdq_model.graph.initializer}
+    assert stored["w1_c"].data_type == onnx.TensorProto.INT8
+    assert "w1" not in stored
+    assert ops(qdq_model)["Clip"] == 0
+
+
+def test_folding_holds_the_narrow_range_of_the_clip(qdq_model: Any) -> None:
+    from onnx import numpy_helper
+
+    weight = next(item for item in qdq_model.graph.initializer if item.name == "w1")
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0, 0, 0] = -1000.0
+    weight.CopyFrom(numpy_helper.from_array(values, "w1"))
+    onnx_qdq.fold_weights(qdq_model)
+    stored = next(item for item in qdq_model.graph.initializer if item.name == "w1_c")
+    assert numpy_helper.to_array(stored).min() == -127
+
+
+def test_folding_reads_constant_nodes_and_is_done_once(qdq_model: Any, picture: np.ndarray) -> None:
+    from onnx import helper
+
+    before = evaluate(qdq_model, picture)
+    weight = next(item for item in qdq_model.graph.initializer if item.name == "w3")
+    qdq_model.graph.initializer.remove(weight)
+    qdq_model.graph.node.insert(0, helper.make_node("Constant", [], ["w3"], value=weight))
+    assert onnx_qdq.fold_weights(qdq_model) == 3
+    np.testing.assert_array_equal(evaluate(qdq_model, picture), before)
+    assert ops(qdq_model)["Constant"] == 0
+    assert onnx_qdq.fold_weights(qdq_model) == 0
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [(np.int8, 0), (np.int8, -128), (np.int8, 5)])
+def test_uint8_activations_give_the_same_numbers(dtype: Any, zero: int, picture: np.ndarray) -> None:
+    import onnx
+
+    model = write_network(GraphWriter([], {}, dtype, zero)).model()
+    onnx_qdq.fold_weights(model)
+    before = evaluate(model, picture)
+    assert onnx_qdq.to_uint8(model) == 0
+    onnx.checker.check_model(model, full_check=True)
+    np.testing.assert_array_equal(evaluate(model, picture), before)
+    types = {item.name: item.data_type for item in model.graph.initializer}
+    assert types["w1_c"] == onnx.TensorProto.INT8
+    zeros = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    assert {types[name] for name in zeros} == {onnx.TensorProto.UINT8}
+
+
+def test_uint8_files_stay_as_they_are(picture: np.ndarray) -> None:
+    model = write_network(GraphWriter([], {}, np.uint8, 128), clip=False).model()
+    onnx_qdq.fold_weights(model)
+    before = copy.deepcopy(model)
+    assert onnx_qdq.to_uint8(model) == 0
+    assert model == before
+
+
+def test_a_value_that_another_operator_reads_is_left_and_counted(qdq_model: Any, picture: np.ndarray) -> None:
+    from onnx import helper
+
+    onnx_qdq.fold_weights(qdq_model)
+    graph = qdq_model.graph
+    reader = next(node for node in graph.node if node.output[0] == "r1_dq")
+    position = list(graph.node).index(reader)
+    graph.node.insert(position, helper.make_node("Identity", ["r1_q"], ["r1_i"]))
+    reader.input[0] = "r1_i"
+    before = evaluate(qdq_model, picture)
+    assert onnx_qdq.to_uint8(qdq_model) == 1
+    np.testing.assert_array_equal(evaluate(qdq_model, picture), before)
+
+
+def test_an_absent_zero_point_is_uint8_zero() -> None:
+    from onnx import helper
+
+    node = helper.make_node("QuantizeLinear", ["x", "s"], ["y"])
+    zero = onnx_qdq.zero_point(node, {})
+    assert zero is not None
+    assert (zero.dtype, int(zero)) == (np.uint8, 0)
+    assert onnx_qdq.axis_of(node) == 1

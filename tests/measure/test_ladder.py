@@ -1,0 +1,168 @@
+"""The ladder's figures against closed forms, and who is blamed for which fault."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecv.core.contract import InputContract
+from edgecv.core.recipe import FamilySpec
+from edgecv.errors import ArtifactError
+from edgecv.measure.ladder import (
+    COMPILER_MIN_AGREEMENT,
+    COMPILER_MIN_DB,
+    Judge,
+    Outputs,
+    compiler_limits,
+    deferred_rung,
+    ladder,
+    load_golden,
+    load_outputs,
+    max_abs_error,
+    preprocess_rung,
+    save_golden,
+    save_outputs,
+    sqnr_db,
+)
+
+SPEC = FamilySpec("classification", ("a", "b", "c"))
+CONTRACT = InputContract((8, 8))
+SAMPLES = 64
+
+
+def outputs(name: str, noise: float, seed: int = 0) -> Outputs:
+    truths = np.arange(SAMPLES) % 3
+    logits = np.eye(3, dtype=np.float32)[truths] * 4
+    random = np.random.default_rng(seed)
+    return Outputs(name, ((logits + noise * random.standard_normal(logits.shape)).astype(np.float32),))
+
+
+def judge() -> Judge:
+    return Judge(SPEC, CONTRACT, [index % 3 for index in range(SAMPLES)], "top1")
+
+
+def test_sqnr_of_a_known_ratio() -> None:
+    signal = np.full(1000, 10.0, dtype=np.float32)
+    assert sqnr_db([signal], [signal + 1]) == pytest.approx(20.0)
+    assert sqnr_db([signal, signal], [signal + 1, signal]) == pytest.approx(20.0 + 10 * math.log10(2))
+
+
+def test_sqnr_at_the_edges() -> None:
+    ones, zeros = np.ones(4), np.zeros(4)
+    assert sqnr_db([ones], [ones]) == math.inf
+    assert sqnr_db([zeros], [ones]) == -math.inf
+    assert sqnr_db([ones], [np.array([1, np.nan, 1, 1])]) == -math.inf
+
+
+def test_largest_error_is_found_in_any_output() -> None:
+    one, other = np.zeros((2, 3)), np.zeros((2, 3))
+    other[1, 2] = -0.5
+    assert max_abs_error([one, one], [one, other]) == 0.5
+    assert max_abs_error([one], [np.full((2, 3), np.inf)]) == math.inf
+
+
+def test_a_rung_that_holds() -> None:
+    rung = judge().rung(
+        outputs("graph", 0.0), outputs("compiled", 0.01), min_db=COMPILER_MIN_DB, min_agreement=0.97, blame="compiler"
+    )
+    assert rung.outcome == "pass"
+    assert rung.blame == ""
+    assert rung.agreement == 1.0
+    assert rung.metric == 1.0
+    assert rung.sqnr_db is not None
+    assert 40 < rung.sqnr_db < 60
+
+
+def test_numbers_that_are_off_blame_the_stage() -> None:
+    rung = judge().rung(
+        outputs("graph", 0.0), outputs("compiled", 3.0), min_db=COMPILER_MIN_DB, min_agreement=0.97, blame="compiler"
+    )
+    assert rung.outcome == "fail"
+    assert rung.blame == "compiler"
+
+
+def test_answers_that_change_and_get_worse_blame_the_stage_too() -> None:
+    reference = outputs("graph", 0.0)
+    swapped = reference.arrays[0].copy()
+    swapped[:4] = swapped[:4][:, ::-1]
+    rung = judge().rung(
+        reference, Outputs("compiled", (swapped,)), min_db=-100, min_agreement=COMPILER_MIN_AGREEMENT, blame="decode"
+    )
+    assert rung.agreement is not None
+    assert rung.agreement < 0.97
+    assert rung.blame == "decode"
+
+
+def test_not_a_number_breaks_the_rung() -> None:
+    broken = outputs("graph", 0.0).arrays[0].copy()
+    broken[0, 0] = np.nan
+    rung = judge().rung(
+        outputs("graph", 0.0), Outputs("compiled", (broken,)), min_db=20, min_agreement=0.9, blame="compiler"
+    )
+    assert rung.outcome == "fail"
+    assert rung.agreement == 0.0
+
+
+def test_other_numbers_of_samples_are_refused() -> None:
+    short = Outputs("compiled", (np.zeros((3, 3), dtype=np.float32),))
+    with pytest.raises(ArtifactError, match="3 samples"):
+        judge().rung(outputs("graph", 0.0), short, min_db=0, min_agreement=0, blame="compiler")
+
+
+def test_a_wrong_mean_is_blamed_on_preprocessing() -> None:
+    inputs = np.random.default_rng(0).random((8, 3, 8, 8), dtype=np.float32)
+    assert preprocess_rung(inputs, inputs + 0.001).outcome == "pass"
+    wrong = preprocess_rung(inputs, inputs - 0.4)
+    assert (wrong.outcome, wrong.blame) == ("fail", "pre-processing")
+
+
+def test_the_ladder_names_the_first_that_broke() -> None:
+    good = judge().rung(outputs("a", 0), outputs("b", 0), min_db=20, min_agreement=0.9, blame="graph")
+    bad = judge().rung(outputs("b", 0), outputs("c", 5), min_db=20, min_agreement=0.9, blame="quantisation")
+    worse = judge().rung(outputs("c", 0), outputs("d", 9), min_db=20, min_agreement=0.9, blame="compiler")
+    assert ladder([good, bad, worse]).first_broken == "c (quantisation)"
+    assert ladder([good, deferred_rung("device", "b")]).first_broken is None
+
+
+def test_the_base_has_no_figures_but_the_metric() -> None:
+    base = judge().base(outputs("float torch", 0.0))
+    assert (base.sqnr_db, base.metric, base.outcome) == (None, 1.0, "not-checked")
+
+
+def test_limits_are_looser_for_int8() -> None:
+    assert compiler_limits("int8")[0] < compiler_limits("fp16")[0] < compiler_limits("fp32")[0]
+
+
+def test_outputs_are_read_back_as_written(tmp_path: Path) -> None:
+    forms = [outputs("float torch", 0.0), Outputs("two", (np.ones((2, 1)), np.zeros((2, 5), dtype=np.float32)))]
+    save_outputs(tmp_path / "o.npz", forms, picked=np.arange(3))
+    read, extra = load_outputs(tmp_path / "o.npz")
+    assert list(read) == ["float torch", "two"]
+    assert [array.shape for array in read["two"].arrays] == [(2, 1), (2, 5)]
+    assert extra["picked"].tolist() == [0, 1, 2]
+
+
+def test_golden_pictures_of_different_sizes_are_read_back(tmp_path: Path) -> None:
+    pictures = [np.full((4, 6, 3), 7, dtype=np.uint8), np.full((9, 2), 3, dtype=np.uint8)]
+    inputs = np.ones((2, 1, 8, 8), dtype=np.float32)
+    save_golden(tmp_path / "g.npz", pictures, inputs, [np.ones((2, 3), dtype=np.float32)], "Q/DQ torch")
+    golden = load_golden(tmp_path / "g.npz")
+    assert [picture.shape for picture in golden.pictures] == [(4, 6, 3), (9, 2)]
+    assert golden.outputs.name == "Q/DQ torch"
+    assert golden.outputs.samples == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a zip at all"])
+def test_a_corrupt_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "g.npz").write_bytes(content)
+    with pytest.raises(ArtifactError, match="corrupt"):
+        load_golden(tmp_path / "g.npz")
+
+
+def test_a_pickle_inside_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "g.npz", **{"x/0": np.array([{"a": 1}], dtype=object)})
+    with pytest.raises(ArtifactError, match="corrupt"):
+        load_golden(tmp_path / "g.npz")

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import edgecv
+from edgecv.errors import RecipeError
+from edgecv.recipe.files import data_folder, find_recipe, list_recipes
+
+
+def test_in_a_checkout_the_folders_are_at_its_root(root: Path) -> None:
+    assert data_folder("recipes") == root / "recipes"
+    assert data_folder("targets") == root / "targets"
+    assert data_folder("calibration") == root / "calibration"
+
+
+def test_in_a_wheel_they_are_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "edgecv" / "_files" / "targets").mkdir(parents=True)
+    monkeypatch.setattr(edgecv, "__file__", str(tmp_path / "edgecv" / "__init__.py"))
+    assert data_folder("targets") == tmp_path / "edgecv" / "_files" / "targets"
+
+
+def test_ready_recipes_by_name_and_recipes_by_path(tmp_path: Path, root: Path) -> None:
+    assert {"digits", "cifar10-resnet20", "resnet18"} <= set(list_recipes())
+    assert find_recipe("digits") == root / "recipes/classification/digits.yaml"
+    own = tmp_path / "own.yaml"
+    own.write_text("")
+    assert find_recipe(str(own)) == own
+    with pytest.raises(RecipeError, match="did you mean 'resnet18'"):
+        find_recipe("resnet-18")

@@ -1,0 +1,66 @@
+"""Every ready recipe loads where the data that it names are in place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from edgecv.core.recipe import CalibrationSpec
+from edgecv.errors import RecipeError
+from edgecv.recipe.files import list_recipes
+from edgecv.recipe.load import load_recipe, recipe_for
+
+RECIPES = list_recipes()
+WITH_DATA = [name for name in RECIPES if name != "digits"]
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """Folders and empty files for every ${...} path of the ready recipes."""
+    for path in RECIPES.values():
+        for variable, rest in re.findall(r"\$\{(EDGECV_\w+)\}(/[\w./-]+)", path.read_text()):
+            place = tmp_path / variable / rest.lstrip("/")
+            if place.suffix in (".safetensors", ".th"):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(b"")
+            else:
+                place.mkdir(parents=True, exist_ok=True)
+    return {name: str(tmp_path / name) for name in ("EDGECV_DATA", "EDGECV_WEIGHTS")}
+
+
+def test_the_ready_recipes() -> None:
+    assert len(RECIPES) >= 12
+    assert all(load_recipe(path, check_files=False).recipe.name == name for name, path in RECIPES.items())
+
+
+@pytest.mark.parametrize("name", WITH_DATA)
+def test_a_ready_recipe_loads(name: str, env: dict[str, str]) -> None:
+    loaded = load_recipe(RECIPES[name], env=env)
+    recipe = loaded.recipe
+    assert isinstance(recipe.data.calibration, CalibrationSpec)
+    assert recipe.model.weights is not None
+    assert len(recipe.family.labels) in (10, 1000)
+    for target in loaded.targets:
+        budgets = recipe_for(loaded, target.name).budgets
+        assert budgets.accuracy is not None
+        assert budgets.accuracy.max_drop is not None
+
+
+def test_digits_needs_nothing_from_outside() -> None:
+    loaded = load_recipe(RECIPES["digits"], env={})
+    assert loaded.calibration is not None
+    assert len(loaded.calibration.files) == 128
+
+
+@pytest.mark.parametrize("name", WITH_DATA)
+def test_without_data_the_message_tells_what_to_set(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"environment variable EDGECV_DATA is not set; .*export EDGECV_DATA="):
+        load_recipe(RECIPES[name], env={})
+
+
+def test_the_cifar_recipe_on_real_data(shared_data: Path) -> None:
+    loaded = load_recipe(RECIPES["cifar10-resnet20"], env={"EDGECV_DATA": str(shared_data)})
+    names = (shared_data / "cifar10-mini" / "labels.txt").read_text().split()
+    assert list(loaded.recipe.family.labels) == names

@@ -1,0 +1,96 @@
+"""One word for an artifact and for a run, and the sentence that explains it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgecv.core.figures import Verdict
+from edgecv.report.outcome import artifact_outcome, headline, overall_outcome, reasons, speedup
+from edgecv.report.schema import Report
+
+
+def outcomes(report: Report) -> dict[str, str]:
+    return {item.target: artifact_outcome(item) for item in report.artifacts if item.role == "optimized"}
+
+
+def test_outcomes_of_artifacts(passing: Report, failing: Report, inconclusive: Report) -> None:
+    assert outcomes(passing) == {
+        "host-onnxruntime": "pass", "host-openvino": "pass", "raspberry-pi-5": "pass", "jetson-orin-nano": "deferred",
+    }  # fmt: skip
+    assert outcomes(failing)["host-onnxruntime"] == "fail"
+    assert outcomes(failing)["host-openvino"] == "fail"
+    assert outcomes(failing)["iphone-15"] == "fail"
+    assert outcomes(inconclusive)["host-onnxruntime"] == "inconclusive"
+    assert outcomes(inconclusive)["host-openvino"] == "inconclusive"
+
+
+def test_a_failure_outweighs_what_is_undecided(inconclusive: Report) -> None:
+    item = inconclusive.artifacts[1]
+    worse = replace(item, verdicts=(*item.verdicts, Verdict("size_mb", 0.1, 0.2, "MB", "fail")))
+    assert artifact_outcome(worse) == "fail"
+    assert overall_outcome((worse, inconclusive.artifacts[3])) == "fail"
+
+
+def test_overall(passing: Report, empty: Report) -> None:
+    assert overall_outcome(passing.artifacts) == "pass"
+    assert overall_outcome(empty.artifacts) == "inconclusive"
+    broken_float = replace(passing.artifacts[0], error="no")
+    assert overall_outcome((broken_float, *passing.artifacts[1:])) == "pass"
+
+
+def test_headlines(passing: Report, failing: Report, inconclusive: Report, empty: Report) -> None:
+    assert headline(passing) == "All 8 budgets on 3 targets are met; 1 target still to be built on the device."
+    said = headline(failing)
+    assert said.startswith("3 of 5 targets fail. host-onnxruntime: p95 6.10 ms, limit 5 ms; host-openvino:")
+    assert "blamed on compiler" in said
+    assert "iphone-15: step compile failed: ToolchainError: coremltools refused the graph." in said
+    said = headline(inconclusive)
+    assert said.startswith(
+        "2 of 4 targets cannot be decided. host-onnxruntime: top-1 drop 0.75 points, limit 1 point ("
+    )
+    assert "throttled" in said
+    assert headline(empty) == "The run made no artifact."
+
+
+@pytest.mark.parametrize("outcome", ["fail", "inconclusive"])
+def test_headline_where_no_artifact_says_why(passing: Report, outcome: str) -> None:
+    assert "see the notes" in headline(replace(passing, outcome=outcome)).lower()  # type: ignore[arg-type]
+
+
+def test_headline_of_one_budget_and_of_none(passing: Report) -> None:
+    item = passing.artifacts[1]
+    one = replace(item, verdicts=item.verdicts[:1])
+    assert headline(replace(passing, artifacts=(one,))) == "The one budget on 1 target is met."
+    none = replace(item, verdicts=())
+    assert headline(replace(passing, artifacts=(none,))) == "1 target built; the recipe sets no budget."
+    assert headline(replace(passing, artifacts=(passing.artifacts[5],))) == "Every target is built on its device."
+
+
+def test_many_failures_name_three(many: Report) -> None:
+    bad = tuple(replace(item, failed_step="export", error="x") for item in many.artifacts)
+    said = headline(replace(many, artifacts=bad, outcome="fail"))
+    assert said.startswith("30 of 30 targets fail. board-00: step export failed: x; board-01")
+    assert said.endswith("and 27 more.")
+
+
+def test_reasons_come_failures_first(failing: Report, inconclusive: Report) -> None:
+    mixed = replace(failing, artifacts=(inconclusive.artifacts[1], failing.artifacts[-1]))
+    assert [item.outcome for item in reasons(mixed)] == ["fail", "inconclusive"]
+
+
+def test_invalid_times_are_said_once(inconclusive: Report) -> None:
+    item = inconclusive.artifacts[3]
+    assert item.latency is not None
+    why = f"the measurement is invalid: {item.latency.invalid}"
+    twice = replace(item, verdicts=(Verdict("latency.p95_ms", 5.0, 0.3, "ms", "inconclusive", why),))
+    assert len(reasons(replace(inconclusive, artifacts=(twice,)))) == 1
+
+
+def test_speedup_needs_two_valid_times_taken_alike(passing: Report, inconclusive: Report) -> None:
+    assert speedup(passing, passing.artifacts[1]) == pytest.approx(0.912 / 0.3712)
+    assert speedup(passing, passing.artifacts[0]) is None
+    assert speedup(passing, passing.artifacts[4]) is None
+    assert speedup(inconclusive, inconclusive.artifacts[3]) is None
+    assert speedup(passing, replace(passing.artifacts[1], tag="estimated")) is None
