@@ -1,6 +1,6 @@
 """Exact rewrites of a Q/DQ ONNX graph into the form that an engine runs fast.
 
-Neither changes a number that the graph computes:
+None of them changes a number that the graph computes:
 
 * `fold_weights` does the quantisation of constant weights now. OpenVINO runs a convolution in int8
   only when its weights are stored as int8.
@@ -167,3 +167,68 @@ def to_uint8(model: Any) -> int:
 def _same_zero(node: Any, zero: Array, constants: Mapping[str, Array]) -> bool:
     other = zero_point(node, constants)
     return other is not None and other.dtype == zero.dtype and bool(np.array_equal(other, zero))
+
+
+def clip_behind(model: Any) -> int:
+    """Move ReLU and Clip behind the Q node that alone reads them, in place; drops those that have no effect there.
+
+    Returns:
+        How many were moved or dropped.
+    """
+    graph, found = model.graph, links(model)
+    moved = 0
+    for node in list(graph.node):
+        limits = _float_limits(node, found)
+        readers = found.readers.get(node.output[0], []) if limits is not None else []
+        if limits is None or len(readers) != 1 or readers[0].op_type != Q or node.output[0] in found.outputs:
+            continue
+        quantize = readers[0]
+        scale, zero = found.constants.get(quantize.input[1]), zero_point(quantize, found.constants)
+        if scale is None or zero is None or scale.size != 1 or zero.dtype not in (np.int8, np.uint8):
+            continue
+        quantize.input[0] = node.input[0]
+        _insert_clip(graph, quantize, [_stored(limit, scale, zero) for limit in limits], zero.dtype)
+        graph.node.remove(node)
+        moved += 1
+    _drop_unused(graph)
+    return moved
+
+
+def _float_limits(node: Any, graph: Links) -> tuple[float, float] | None:
+    """Limits of a ReLU or Clip node with constant limits; None for any other node."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip" or node.input[0] in graph.constants:
+        return None
+    names = [*node.input[1:], "", ""][:2]
+    if any(name and name not in graph.constants for name in names):
+        return None
+    bounds = [graph.constants[name] if name else None for name in names]
+    if any(bound is not None and bound.dtype.kind != "f" for bound in bounds):
+        return None
+    low, high = (None if bound is None else float(bound) for bound in bounds)
+    return (-np.inf if low is None else low, np.inf if high is None else high)
+
+
+def _stored(limit: float, scale: Array, zero: Array) -> int:
+    """``limit`` as the Q node would store it."""
+    limits = np.iinfo(zero.dtype)
+    steps = np.rint(np.float32(limit) / scale.reshape(())) + zero.reshape(())
+    return int(np.clip(steps, limits.min, limits.max))
+
+
+def _insert_clip(graph: Any, quantize: Any, limits: list[int], dtype: Any) -> None:
+    """Clip the quantised values to ``limits``, unless these are all values of the type."""
+    from onnx import helper, numpy_helper
+
+    full = np.iinfo(dtype)
+    if limits == [full.min, full.max]:
+        return
+    name, raw = quantize.output[0], f"{quantize.output[0]}_unclipped"
+    bounds = [f"{name}_min", f"{name}_max"]
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(limit, dtype), bound) for limit, bound in zip(limits, bounds, strict=True)
+    )
+    quantize.output[0] = raw
+    position = list(graph.node).index(quantize) + 1
+    graph.node.insert(position, helper.make_node("Clip", [raw, *bounds], [name], name=f"{name}_clip"))

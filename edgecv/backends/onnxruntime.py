@@ -66,8 +66,8 @@ def version() -> str:
 def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> Compiled:
     """Check the exported ONNX file, bring it into the form that runs fast, and prove that it loads.
 
-    int8: constant weights are quantised now and activations become uint8, neither of which changes
-    a number. fp16: weights and computation become float16, inputs and outputs stay float32.
+    int8: constant weights are quantised now, activations become uint8 and ReLU works on quantised
+    values, none of which changes a number. fp16: weights and computation become float16, inputs and outputs stay float32.
 
     Raises:
         ToolchainError: ONNX Runtime or onnx is missing, or refuses the graph.
@@ -80,7 +80,9 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     model = onnx_files.read(source.onnx)
     if source.precision == "int8":
         onnx_qdq.fold_weights(model)
-        if onnx_qdq.to_uint8(model):
+        left = onnx_qdq.to_uint8(model)
+        onnx_qdq.clip_behind(model)
+        if left:
             # Only then: the engine's own pass would break such a file, and signed kernels are slow on x86.
             options["config"] = {**_SIGNED, **options.get("config", {})}
             notes.append("Some activations stay int8 (an operator works on the quantised values): slower on x86.")

@@ -121,6 +121,8 @@ def safe_path(folder: Path, relative: str) -> Path:
         )
     path = folder / pure
     try:
+        if len(relative) > 1024 or max(len(part.encode()) for part in pure.parts) > 255:
+            raise ValueError("the name is too long")
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, or a name that no file can have
         raise ArtifactError(f"{folder / MANIFEST} names {relative!r} ({error}); get the artifact again") from error

@@ -47,7 +47,14 @@ class TensorSpec:
     def __post_init__(self) -> None:
         if any(length < 1 for length in self.shape):
             raise ValueError(f"tensor {self.name!r} has shape {self.shape}; every length must be 1 or more")
-        np.dtype(self.dtype)
+        try:
+            kind: str = np.dtype(self.dtype).kind
+        except TypeError:
+            kind = ""
+        if kind not in ("b", "i", "u", "f"):
+            raise ValueError(
+                f"tensor {self.name!r} has type {self.dtype!r}; allowed are numpy's bool, int and float types"
+            )
         if self.layout not in LAYOUTS:
             raise ValueError(f"tensor {self.name!r} has layout {self.layout!r}; allowed: {', '.join(LAYOUTS)}")
 

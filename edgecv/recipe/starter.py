@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import warnings
@@ -222,12 +223,13 @@ def _onnx_input(path: Path) -> _Input:
     plain = _Input(mean=(0.0,) * 3, std=(1.0,) * 3, resize="stretch", why="plain values: an ONNX file does not tell")
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+        decode_error = importlib.import_module("google.protobuf.message").DecodeError
     except ImportError:
         return plain
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except (OSError, DecodeError, ValueError):
+    except (OSError, decode_error, ValueError):
         return plain
     weights = {item.name for item in graph.initializer}
     inputs = [item for item in graph.input if item.name not in weights]

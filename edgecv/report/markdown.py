@@ -169,5 +169,5 @@ def _foot(report: Report) -> str:
     place = escape(machine.board or machine.cpu or machine.machine)
     return (f"{notes}\n" if notes else "") + (
         f"edgecv {escape(report.edgecv_version)}, {escape(report.created)}, on {place}, "
-        f"recipe `{clean(report.recipe_sha256)[:12].replace('`', '')}`\n"
+        f"recipe {escape(report.recipe_sha256[:12])}\n"
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from edgecv.core.figures import DropFigures
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import clean, count_text, short, verdict_text
+from edgecv.report.words import clean, count_text, interval_text, short, verdict_text
 
 __all__ = [
     "ArtifactOutcome",
@@ -55,10 +56,9 @@ def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
         step = f"step {clean(artifact.failed_step)} failed" if artifact.failed_step else "failed"
         found.append(Reason(target, "fail", f"{step}: {short(first, 200)}" if first else step))
     for verdict in artifact.verdicts:
-        if verdict.outcome == "fail":
-            found.append(Reason(target, "fail", verdict_text(verdict), clean(verdict.why)))
-        elif verdict.outcome == "inconclusive":
-            found.append(Reason(target, "inconclusive", verdict_text(verdict), clean(verdict.why)))
+        why = _drop_why(artifact.drop) if verdict.budget.endswith(".max_drop") else ""
+        if verdict.outcome == "fail" or verdict.outcome == "inconclusive":
+            found.append(Reason(target, verdict.outcome, verdict_text(verdict), why or clean(verdict.why)))
     if artifact.ladder is not None and artifact.ladder.first_broken is not None:
         found.append(Reason(target, "fail", _ladder_reason(artifact)))
     invalid = clean(artifact.latency.invalid) if artifact.latency is not None else ""
@@ -153,6 +153,18 @@ def _ladder_reason(artifact: ArtifactFigures) -> str:
 def _brief(reason: Reason) -> str:
     # A failed budget speaks for itself; what is undecided needs the reason.
     return short(reason.text if reason.outcome == "inconclusive" else reason.what, 240)
+
+
+def _drop_why(drop: DropFigures | None) -> str:
+    """The interval in points, as everywhere in the report, and what would decide."""
+    if drop is None:
+        return ""
+    text = f"{drop.interval.level * 100:.4g} % interval {interval_text(drop.interval, percent=True)} points"
+    if drop.outcome != "inconclusive":
+        return text
+    if drop.samples_to_decide is None:
+        return f"{text} holds the limit; no practical number of samples would decide"
+    return f"{text} holds the limit; about {drop.samples_to_decide:,} samples would decide"
 
 
 def _one_each(found: list[Reason]) -> list[Reason]:

@@ -161,7 +161,7 @@ def test_what_openvino_cannot_convert_is_a_toolchain_error(compile_model: Compil
     qdq_model.opset_import.append(helper.make_opsetid("my.domain", 1))
     node = next(node for node in qdq_model.graph.node if node.op_type == "Relu")
     node.domain, node.op_type = "my.domain", "Magic"
-    with pytest.raises(ToolchainError, match="OpenVINO .* refuses the graph"):
+    with pytest.raises(ToolchainError, match=r"OpenVINO .* refuses the graph"):
         compile_model()
 
 

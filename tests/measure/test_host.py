@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgecv.core.target import ThermalZone
-from edgecv.measure.host import Sampler, machine_facts, peak_rss_mb, read_machine
+from edgecv.measure.host import Sampler, machine_facts, read_machine
 
 MEMINFO = "MemTotal:        8000000 kB\nMemFree:  1 kB\n"
 

@@ -68,9 +68,7 @@ def test_only_valid_measurements_are_plotted(passing: Report, inconclusive: Repo
         "jetson-orin-nano": "deferred: built and measured on the device",
     }
     assert {item.target: why for item, why in left_out(failing)}["iphone-15"] == "failed at compile"
-    assert dict((item.target, why) for item, why in left_out(inconclusive))["host-openvino"].startswith(
-        "times are invalid"
-    )
+    assert {item.target: why for item, why in left_out(inconclusive)}["host-openvino"].startswith("times are invalid")
 
 
 def test_a_deferred_artifact_is_never_plotted(passing: Report) -> None:

@@ -189,7 +189,7 @@ def test_quick_times_are_noted(passing: Report) -> None:
 
 
 def test_wrong_use_is_refused(passing: Report) -> None:
-    with pytest.raises(UsageError, match="latency is -0.1"):
+    with pytest.raises(UsageError, match=r"latency is -0\.1"):
         compare(passing, passing, max_latency_increase=-0.1)
     with pytest.raises(UsageError, match="accuracy is nan"):
         compare(passing, passing, max_accuracy_drop=float("nan"))

@@ -54,7 +54,7 @@ def cases(data: Path, folder: Path) -> list[Case]:
             f"data.eval={{{listed}, path: {folder}/eval.csv}}",
             f"data.calibration={{source: {{{listed}, path: {folder}/calibration.csv}}, samples: 128}}",
         )
-        found.append(Case("mobilenet_v3_small", RECIPES / "mobilenet_v3_small.yaml", sets, "ptq"))
+        found.append(Case("mobilenet_v3_small", RECIPES / "mobilenet-v3-small.yaml", sets, "ptq"))
     return found
 
 
