@@ -7,7 +7,6 @@ API: https://docs.nvidia.com/cuda/cuda-runtime-api/
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgecv.errors import ToolchainError
 
 TO_DEVICE, TO_HOST = 1, 2
 _NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
+_SYSTEM = "/usr/local/cuda/lib64/libcudart.so"
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaMalloc": (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t),
     "cudaFree": (ctypes.c_void_p,),
@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL:
         ToolchainError: there is none.
     """
     wheels = (path for folder in sys.path for path in Path(folder or ".").glob("nvidia/*/lib/libcudart.so.*"))
-    for name in (*_NAMES, "/usr/local/cuda/lib64/libcudart.so", *map(str, wheels)):
+    for name in (*_NAMES, _SYSTEM, *map(str, wheels)):
         try:
             found = ctypes.CDLL(name)
         except OSError:

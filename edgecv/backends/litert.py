@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -183,6 +184,7 @@ def _settings(runtime: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     if delegate == "none":
         return bare
     try:
+        ctypes.CDLL(delegate)  # the runtime's own loader leaves a broken object behind where this fails
         loaded = runtime.load_delegate(delegate, options.get("delegate_options") or None)
     except (OSError, ValueError) as error:
         raise ToolchainError(

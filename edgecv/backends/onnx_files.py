@@ -36,7 +36,10 @@ def strip_notes(model: Any) -> None:
     model.ClearField("metadata_props")
     for name in ("doc_string", "producer_version"):
         model.ClearField(name)
-    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    parts = [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for function in model.functions:
+        parts += [function, *function.node]
+    for item in parts:
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
 
@@ -71,9 +74,35 @@ def to_float16(model: Any, log: Path) -> Any:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         try:
-            return convert_float_to_float16(model, keep_io_types=True)
+            half = convert_float_to_float16(model, keep_io_types=True)
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
             raise ToolchainError(f"the float16 conversion failed ({error}); see {log}") from error
+    _sort_nodes(half.graph)
+    return half
+
+
+def _sort_nodes(graph: Any) -> None:
+    """Put every node behind those that make its inputs, as ONNX demands; the converter appends its casts."""
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    order: list[int] = []
+    placed: set[int] = set()
+    waiting = list(range(len(graph.node) - 1, -1, -1))
+    while waiting:
+        index = waiting[-1]
+        needed = [makers[name] for name in graph.node[index].input if name in makers and makers[name] not in placed]
+        if needed and index not in placed:
+            waiting.extend(reversed(needed))
+            continue
+        waiting.pop()
+        if index not in placed:
+            placed.add(index)
+            order.append(index)
+    nodes = [graph.node[index] for index in order]
+    copies = [type(node)() for node in nodes]
+    for node, copy in zip(nodes, copies, strict=True):
+        copy.CopyFrom(node)
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def lower_opset(model: Any, newest: int, log: Path) -> Any:

@@ -114,7 +114,7 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     api = _api(target.engine_options.get("tensorrt", _DEFAULT_MAJOR))
     if options.dla is not None and not api.dla:
         raise UsageError("engine option dla: TensorRT 11 has no support for DLA; use false")
-    model = onnx_files.read(source.onnx)
+    model = onnx_files.lower_opset(onnx_files.read(source.onnx), api.opset, log)
     if source.precision == "int8":
         onnx_qdq.fold_weights(model)
         broken = tensorrt_rules.problems(model)
@@ -122,7 +122,6 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
             raise ToolchainError("the graph breaks TensorRT's rules for int8:\n  " + "\n  ".join(broken))
     elif source.precision == "fp16":
         model = onnx_files.to_float16(model, log)
-    model = onnx_files.lower_opset(model, api.opset, log)
     (out / MODEL).write_bytes(model.SerializeToString(deterministic=True))
     (out / BUILD).write_text(json.dumps(asdict(options), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     inputs, outputs = onnx_files.specs(model)

@@ -35,15 +35,15 @@ def problems(model: Any) -> list[str]:
 
 
 def _name(node: Any) -> str:
-    return f"{node.op_type} {node.name or node.output[0]!r}"
+    return f"{node.op_type} {node.name or node.output[0]}"
 
 
 def _weight(node: Any, graph: Links) -> bool:
-    """Whether a Q or DQ node works on a constant."""
-    made_by = graph.maker.get(node.input[0])
+    """Whether a Q or DQ node works on a constant, perhaps through a Q node and its Clip."""
     if node.input[0] in graph.constants:
         return True
-    return node.op_type == DQ and made_by is not None and made_by.op_type == Q and _weight(made_by, graph)
+    made_by = graph.maker.get(node.input[0])
+    return made_by is not None and made_by.op_type in (Q, "Clip") and _weight(made_by, graph)
 
 
 def _scheme(node: Any, graph: Links) -> list[str]:

@@ -142,6 +142,9 @@ def _tag(target: TargetPlan, made: CompiledFile | None) -> Tag:
 
 def _artifact_notes(target: TargetPlan, made: CompiledFile | None) -> tuple[str, ...]:
     notes = list(made.compiled.notes) if made else []
+    precision, faster = target.optimized.precision, target.target.precisions
+    if precision not in faster:
+        notes.append(f"{precision} is not what this target runs faster: {', '.join(faster)} is")
     if target.optimized.evaluate is None:
         notes.append("cannot run on this machine: accuracy and latency are deferred to the device")
     elif target.optimized.measure is None:

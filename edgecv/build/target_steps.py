@@ -133,19 +133,20 @@ def measure_file(
     reader = context.reader(recipe.data.eval)
     images = [reader[index].image for index in even_indices(len(reader), LATENCY_PICTURES)]
     model = open_subject(context, made, recipe, target)
+    watch = Sampler(zones=target.thermal_zones)
     try:
         figures = measure_latency(
             model,
             images,
             fps=recipe.measure.fps,
             plan=QUICK if recipe.measure.quick else FULL,
-            watch=Sampler(zones=target.thermal_zones),
+            watch=watch,
             progress=context.progress,
         )
     finally:
         model.engine.close()
     (folder / LATENCY).write_text(json.dumps(to_plain(figures)), encoding="utf-8")
-    return {"p50_ms": round(figures.end_to_end.p50_ms, 4), "invalid": figures.invalid}
+    return {"p50_ms": round(figures.end_to_end.p50_ms, 4), "invalid": figures.invalid, "warnings": list(watch.notes)}
 
 
 def step_precision(recipe: Recipe) -> str:

@@ -144,6 +144,7 @@ def _classes(key: str, num_classes: int | None, spec: ModelSpec) -> dict[str, An
 def _library(name: str) -> Any:
     top = name.partition(".")[0]
     try:
+        importlib.import_module(top)
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != top:
@@ -176,6 +177,8 @@ def _construct(spec: ModelSpec, build: Callable[[], Any]) -> Any:
 
 
 def _accepts(function: Callable[..., Any], name: str) -> bool:
+    if getattr(function, "__init__", None) is nn.Module.__init__:
+        return False  # a class without a constructor of its own: torch's takes **kwargs only to refuse them
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

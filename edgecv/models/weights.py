@@ -54,7 +54,8 @@ def apply_state_dict(module: nn.Module, state: Mapping[str, torch.Tensor], *, st
         ModelError: with the names that are missing, unexpected or of another shape.
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in state]
+    # Files from before 2018 lack these counters; batch norm does without them.
+    missing = [name for name in own if name not in state and not name.endswith(".num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
     other = [name for name in state if name in own and state[name].shape != own[name].shape]
     if not other and not ((missing or unexpected) and strict) and len(unexpected) < len(state):

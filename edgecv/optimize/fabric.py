@@ -50,7 +50,7 @@ def launch_fabric(on: Devices, *, precision: str) -> Any:
     if devices != started:
         raise UsageError(
             f"{devices} devices are asked for and {started} training process(es) were started; start edgecv with "
-            f"'torchrun --nproc-per-node={devices} -m edgecv ...', or use devices 'auto'."
+            f"'torchrun --nproc-per-node={devices} --no-python edgecv ...', or use devices 'auto'."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,7 +7,6 @@ import re
 import xml.etree.ElementTree as ET
 
 from edgecv.core.figures import Verdict
-from edgecv.report.outcome import optimized
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import budget_limit, budget_name, clean, db_text, is_minimum, verdict_text
 
@@ -23,7 +22,8 @@ def render_junit(report: Report) -> str:
     inconclusive or not checked is ``skipped`` with the reason.
     """
     root = ET.Element("testsuites", name=_text(report.name), time=_seconds(report.seconds))
-    suites = [_suite(report, artifact) for artifact in optimized(report)]
+    shown = [item for item in report.artifacts if item.role == "optimized" or item.error or item.failed_step]
+    suites = [_suite(report, artifact) for artifact in shown]
     root.extend(suites)
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in suites)))
@@ -33,7 +33,7 @@ def render_junit(report: Report) -> str:
 
 def _suite(report: Report, artifact: ArtifactFigures) -> ET.Element:
     seconds = sum(step.seconds for step in report.steps if step.target == artifact.target and not step.cached)
-    suite = ET.Element("testsuite", name=_text(artifact.target))
+    suite = ET.Element("testsuite", name=_text(_name(artifact)))
     cases = [_built(artifact)]
     if artifact.ladder is not None:
         cases.append(_ladder(artifact))
@@ -41,7 +41,7 @@ def _suite(report: Report, artifact: ArtifactFigures) -> ET.Element:
     if artifact.latency is not None and artifact.latency.invalid:
         cases.append(_case("times", skipped=f"times are invalid: {artifact.latency.invalid}"))
     for case in cases:
-        case.set("classname", _text(f"{report.name}.{artifact.target}"))
+        case.set("classname", _text(f"{report.name}.{_name(artifact)}"))
         case.set("time", "0")
     cases[0].set("time", _seconds(seconds))
     suite.extend(cases)
@@ -52,6 +52,10 @@ def _suite(report: Report, artifact: ArtifactFigures) -> ET.Element:
     # JUnit's schema has no zone in a timestamp.
     suite.set("timestamp", _text(report.created)[:19])
     return suite
+
+
+def _name(artifact: ArtifactFigures) -> str:
+    return artifact.target + (" float" if artifact.role == "float" else "")
 
 
 def _built(artifact: ArtifactFigures) -> ET.Element:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from edgecv.report.effects import effects
-from edgecv.report.outcome import artifact_outcome, headline, interval_level, optimized, reasons, speedup
+from edgecv.report.outcome import artifact_outcome, grouped, headline, interval_level, reasons, speedup
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import (
     ABSENT,
@@ -112,14 +112,19 @@ def _problems(report: Report) -> str:
     found = reasons(report)
     if not found:
         return ""
-    lines = [f"- {SYMBOLS[item.outcome]} **{escape(item.target)}**: {escape(item.text)}\n" for item in found]
+    lines = [
+        f"- {SYMBOLS[item.outcome]} **{escape(', '.join(targets))}**: {escape(item.text)}\n"
+        for targets, item in grouped(found)
+    ]
     text = "### What failed, and why\n\n" if report.outcome == "fail" else "### What is undecided\n\n"
     text += "".join(lines) + "\n"
-    for item in optimized(report):
+    errors: dict[str, list[str]] = {}
+    for item in report.artifacts:
         if item.error:
-            text += (
-                f"<details><summary>{escape(item.target)}: the error</summary>\n\n{_fenced(item.error)}\n</details>\n\n"
-            )
+            name = escape(item.target) + (" (float)" if item.role == "float" else "")
+            errors.setdefault(item.error, []).append(name)
+    for error, names in errors.items():
+        text += f"<details><summary>{', '.join(names)}: the error</summary>\n\n{_fenced(error)}\n</details>\n\n"
     return text
 
 

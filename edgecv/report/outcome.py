@@ -16,6 +16,7 @@ __all__ = [
     "artifact_outcome",
     "artifact_reasons",
     "float_of",
+    "grouped",
     "headline",
     "interval_level",
     "optimized",
@@ -49,7 +50,7 @@ def optimized(report: Report) -> tuple[ArtifactFigures, ...]:
 
 def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
     """All that fails or is undecided about one artifact, failures first."""
-    target = clean(artifact.target)
+    target = clean(artifact.target) + (" (float)" if artifact.role == "float" else "")
     found = []
     if artifact.error or artifact.failed_step:
         first = next((line.strip() for line in clean(artifact.error, lines=True).splitlines() if line.strip()), "")
@@ -69,8 +70,16 @@ def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
 
 def reasons(report: Report) -> tuple[Reason, ...]:
     """What keeps the run from passing, artifact by artifact, failures first."""
-    found = [reason for artifact in optimized(report) for reason in artifact_reasons(artifact)]
+    found = [reason for artifact in report.artifacts for reason in artifact_reasons(artifact)]
     return tuple(sorted(found, key=lambda reason: reason.outcome != "fail"))
+
+
+def grouped(found: Iterable[Reason]) -> tuple[tuple[tuple[str, ...], Reason], ...]:
+    """Reasons that say the same together, with all their targets: one defect is told once."""
+    groups: dict[tuple[str, str, str], list[Reason]] = {}
+    for reason in found:
+        groups.setdefault((reason.outcome, reason.what, reason.why), []).append(reason)
+    return tuple((tuple(each.target for each in group), group[0]) for group in groups.values())
 
 
 def artifact_outcome(artifact: ArtifactFigures) -> ArtifactOutcome:
@@ -90,11 +99,13 @@ def artifact_outcome(artifact: ArtifactFigures) -> ArtifactOutcome:
 
 
 def overall_outcome(artifacts: Iterable[ArtifactFigures]) -> Literal["pass", "fail", "inconclusive"]:
-    """The outcome of a run: fail if any artifact fails, else inconclusive if any is (or none was made)."""
-    found = [artifact_outcome(item) for item in artifacts if item.role == "optimized"]
+    """The outcome of a run: fail if any file fails, else inconclusive if any is, or if no artifact was made."""
+    items = tuple(artifacts)
+    found = [artifact_outcome(item) for item in items]
     if "fail" in found:
         return "fail"
-    return "inconclusive" if "inconclusive" in found or not found else "pass"
+    made = any(item.role == "optimized" for item in items)
+    return "inconclusive" if "inconclusive" in found or not made else "pass"
 
 
 def headline(report: Report) -> str:
@@ -108,14 +119,18 @@ def headline(report: Report) -> str:
     found = [reason for reason in reasons(report) if reason.outcome == report.outcome]
     if not found:
         return "The run failed outside its targets; see the notes." if report.outcome == "fail" else "See the notes."
-    targets = list(dict.fromkeys(reason.target for reason in found))
-    verb = "fails" if len(targets) == 1 else "fail"
-    if report.outcome == "inconclusive":
-        verb = "cannot be decided"
-    of = f"{len(targets)} of {count_text(len(made), 'target')}"
-    named = "; ".join(f"{reason.target}: {_brief(reason)}" for reason in _one_each(found)[:3])
-    more = f"; and {len(targets) - 3} more" if len(targets) > 3 else ""
-    return f"{of} {verb}. {named}{more}".rstrip(".") + "."
+    firsts = _one_each(found)
+    names = {clean(item.target) for item in made}
+    count = sum(reason.target in names for reason in firsts)
+    verb = "cannot be decided" if report.outcome == "inconclusive" else "fails" if count == 1 else "fail"
+    said = f"{count} of {count_text(len(made), 'target')} {verb}"
+    if not count:
+        said = "A float reference cannot be decided" if report.outcome == "inconclusive" else "A float reference fails"
+    shown = grouped(firsts)
+    named = "; ".join(f"{_listed(targets)}: {_brief(reason)}" for targets, reason in shown[:3])
+    rest = sum(len(targets) for targets, _ in shown[3:])
+    more = f"; and {rest} more" if rest else ""
+    return f"{said}. {named}{more}".rstrip(".") + "."
 
 
 def interval_level(report: Report) -> str:
@@ -148,6 +163,12 @@ def _ladder_reason(artifact: ArtifactFigures) -> str:
     broken = artifact.ladder.first_broken
     blame = next((rung.blame for rung in artifact.ladder.rungs if rung.name == broken and rung.blame), "")
     return clean(f"verification breaks at {broken}" + (f", blamed on {blame}" if blame else ""))
+
+
+def _listed(targets: tuple[str, ...]) -> str:
+    if len(targets) <= 3:
+        return ", ".join(targets)
+    return f"{targets[0]}, {targets[1]} and {len(targets) - 2} more"
 
 
 def _brief(reason: Reason) -> str:

@@ -36,9 +36,16 @@ def scroller(table: Html, about: str) -> Html:
 
 def problems(report: Report) -> Html | None:
     """What fails or is undecided, target by target, with the whole error; None where nothing is."""
-    cards = [_problem(item, found) for item in report.artifacts if (found := artifact_reasons(item))]
-    if not cards:
+    groups: dict[tuple[object, ...], list[ArtifactFigures]] = {}
+    for item in report.artifacts:
+        found = artifact_reasons(item)
+        if found:
+            # One defect that hits several targets is told once.
+            said = tuple((each.outcome, each.what, each.why) for each in found)
+            groups.setdefault((said, item.error), []).append(item)
+    if not groups:
         return None
+    cards = [_problem(items, artifact_reasons(items[0])) for items in groups.values()]
     name = (
         "What failed, and why"
         if "fail" in (artifact_outcome(item) for item in report.artifacts)
@@ -47,20 +54,22 @@ def problems(report: Report) -> Html | None:
     return section(name, "problems", el("div", *cards, class_="problems"))
 
 
-def _problem(item: ArtifactFigures, found: tuple[Reason, ...]) -> Html:
+def _problem(items: list[ArtifactFigures], found: tuple[Reason, ...]) -> Html:
     rows = []
     for each in found:
         why = el("span", f" ({each.why})", class_="soft") if each.why else None
         rows.append(el("li", el("b", SYMBOLS[each.outcome]), f" {each.what}", why, class_=each.outcome))
-    error = item.error.strip()
+    error = items[0].error.strip()
     folded = None
     if error:
         whole = el("pre", error, tabindex="0")
         folded = el("details", el("summary", "The whole error"), whole, open=len(error) < 1200)
-    about = item.target + (" float" if item.role == "float" else "")
-    title = el("h3", item.title or item.target, " ", el("span", about, class_="soft"))
-    worst = found[0].outcome
-    return el("div", title, el("ul", *rows), folded, class_=f"card problem {worst}", data_problem=clean(item.target))
+    titles = []
+    for item in items:
+        about = item.target + (" float" if item.role == "float" else "")
+        more = None if about == item.title else el("span", f" {clean(about)}", class_="soft")
+        titles.append(el("h3", item.title or item.target, more, data_problem=clean(item.target)))
+    return el("div", *titles, el("ul", *rows), folded, class_=f"card problem {found[0].outcome}")
 
 
 def ladders(report: Report) -> Html | None:

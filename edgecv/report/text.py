@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecv.report.outcome import artifact_outcome, headline, optimized, reasons, speedup
+from edgecv.report.outcome import artifact_outcome, grouped, headline, optimized, reasons, speedup
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import (
     ABSENT,
@@ -35,7 +35,7 @@ def render_text(report: Report, *, color: bool = False) -> str:
         lines = lines[:2] + [
             _paint(line, _outcome(item)) for line, item in zip(lines[2:], report.artifacts, strict=True)
         ]
-    found = [f"{SYMBOLS[item.outcome]} {item.target}: {item.text}" for item in reasons(report)]
+    found = [f"{SYMBOLS[item.outcome]} {', '.join(targets)}: {item.text}" for targets, item in grouped(reasons(report))]
     quick = any(item.latency is not None and item.latency.quick for item in report.artifacts)
     foot = [
         f"Times: end to end, batch 1, on {short(clean(report.machine.cpu), 60)}" + ("; quick protocol" if quick else "")

@@ -68,6 +68,7 @@ class Export:
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Export]:
     """A small torch network as `float` and as quantised `int8`, exported as edgecv does it."""
     import torch
+
     from edgecv.optimize.export import export_program, save_program, write_onnx
 
     torch.manual_seed(0)
@@ -107,7 +108,19 @@ def small_module() -> Any:
 
 def quantised_program(module: Any, sample: Any) -> Any:
     """The network after edgecv's own post-training quantisation."""
-    raise NotImplementedError
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from edgecv.optimize.quantizer import EdgeQuantizer
+        from edgecv.optimize.export import export_program
+        from edgecv.backends.program import seal
+        g = prepare_pt2e(export_program(module, sample).module(check_guards=False), EdgeQuantizer(scheme="portable"))
+        with torch.no_grad():
+            g(sample)
+            g(torch.rand_like(sample))
+        return seal(convert_pt2e(g, fold_quantize=False), (sample,))
 
 
 @pytest.fixture

@@ -109,3 +109,50 @@ def test_an_absent_zero_point_is_uint8_zero() -> None:
     assert zero is not None
     assert (zero.dtype, int(zero)) == (np.uint8, 0)
     assert onnx_qdq.axis_of(node) == 1
+
+
+def q_inputs(model: Any) -> dict[str, str]:
+    """What makes the value that each Q node quantises."""
+    maker = {node.output[0]: node.op_type for node in model.graph.node}
+    return {n.output[0]: maker.get(n.input[0], "") for n in model.graph.node if n.op_type == "QuantizeLinear"}
+
+
+@pytest.mark.parametrize(("zero", "clips"), [(0, 2), (-128, 0), (5, 2)])
+def test_relu_moves_behind_the_quantiser_with_the_same_numbers(zero: int, clips: int, picture: np.ndarray) -> None:
+    import onnx
+
+    model = write_network(GraphWriter([], {}, np.int8, zero)).model()
+    onnx_qdq.fold_weights(model)
+    onnx_qdq.to_uint8(model)
+    before = evaluate(model, picture)
+    assert onnx_qdq.clip_behind(model) == 2
+    onnx.checker.check_model(model, full_check=True)
+    np.testing.assert_array_equal(evaluate(model, picture), before)
+    assert "Relu" not in ops(model)
+    assert ops(model)["Clip"] == clips  # none where the zero point is the smallest value
+    assert "Conv" in q_inputs(model).values()
+
+
+def test_clip_moves_with_both_limits(qdq_model: Any, picture: np.ndarray) -> None:
+    from onnx import numpy_helper
+
+    onnx_qdq.fold_weights(qdq_model)
+    relu = next(node for node in qdq_model.graph.node if node.op_type == "Relu")
+    relu.op_type = "Clip"
+    relu.input.extend(["zero", "six"])
+    for name, value in (("zero", -0.1), ("six", 0.5)):
+        qdq_model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    before = evaluate(qdq_model, picture)
+    assert onnx_qdq.clip_behind(qdq_model) == 2
+    np.testing.assert_array_equal(evaluate(qdq_model, picture), before)
+    bounds = {i.name: int(numpy_helper.to_array(i)) for i in qdq_model.graph.initializer if i.name.startswith("r1_q_")}
+    assert bounds == {"r1_q_min": round(-0.1 / 0.03), "r1_q_max": round(0.5 / 0.03)}
+
+
+def test_a_relu_that_others_read_too_stays(qdq_model: Any, picture: np.ndarray) -> None:
+    add = next(node for node in qdq_model.graph.node if node.op_type == "Add")
+    add.input[1] = "r1"
+    before = evaluate(qdq_model, picture)
+    assert onnx_qdq.clip_behind(qdq_model) == 1
+    assert ops(qdq_model)["Relu"] == 1
+    np.testing.assert_array_equal(evaluate(qdq_model, picture), before)

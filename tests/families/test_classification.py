@@ -80,6 +80,13 @@ def test_decode_leaves_probabilities_alone() -> None:
     assert result.class_ids.tolist() == [0, 3, 1, 2, 4]  # equal scores: label order
 
 
+def test_decode_breaks_ties_in_the_order_of_the_labels() -> None:
+    """Quantised scores tie often; sorting that is not stable would make the answers depend on the processor."""
+    spec = FamilySpec(kind="classification", labels=tuple(map(str, range(1000))), outputs="probabilities")
+    values = np.repeat(np.float32([0.25, 0.5]), 500)[np.newaxis]
+    assert classification.decode([values], spec, CONTRACT).class_ids.tolist() == [500, 501, 502, 503, 504]
+
+
 def test_decode_drops_the_background() -> None:
     spec = FamilySpec(kind="classification", labels=("cat", "dog"), background=True)
     result = classification.decode(scores(9.0, 1.0, 2.0), spec, CONTRACT)
@@ -152,6 +159,15 @@ def test_metric_sees_beyond_a_short_list() -> None:
     top5.update(result(0, 1, 2, 3, 4, keep=1), 4)
     top5.update(result(0, 1, 2, 3, 4, keep=1), 5)
     assert top5.compute().per_sample == (1.0, 0.0)
+
+
+def test_a_class_behind_the_list_is_never_ranked_into_it() -> None:
+    """Softmax can make equal what the logits told apart; the list was made from the logits."""
+    listed = Classification(np.full(8, 0.125, dtype=np.float32), np.array([7, 6, 5, 4, 3]), LETTERS)
+    metric = classification.metric(SPEC, "top5")
+    metric.update(listed, 0)
+    metric.update(listed, 3)
+    assert metric.compute().per_sample == (0.0, 1.0)
 
 
 def test_equal_scores_do_not_make_a_second_best_right() -> None:

@@ -202,11 +202,19 @@ def test_size() -> None:
     ],
 )
 def test_drop_budget(low: float, high: float, outcome: str, says: str) -> None:
-    figures = DropFigures(0.005, Interval(low, high), 0.01, "pass", samples_to_decide=4321)
+    figures = DropFigures(0.005, Interval(low, high), 0.01, "inconclusive", samples_to_decide=4321)
     (found,) = check_accuracy(AccuracyBudget(max_drop=0.01), None, figures)
     assert (found.budget, found.limit, found.value, found.outcome) == ("accuracy.top1.max_drop", 0.01, 0.005, outcome)
     assert says in found.why
     assert ("4321 samples" in found.why) == (outcome == "inconclusive")
+
+
+def test_drop_that_no_practical_number_of_samples_decides() -> None:
+    figures = DropFigures(0.012, Interval(0.0, 0.02), 0.01, "inconclusive")
+    (found,) = check_accuracy(AccuracyBudget(max_drop=0.01), None, figures)
+    assert found.why.endswith(
+        "above the limit, but the interval holds the limit, and no practical number of samples would decide"
+    )
 
 
 @pytest.mark.parametrize(("low", "outcome"), [(0.91, "pass"), (0.88, "inconclusive")])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgecv.core.target import ThermalZone
-from edgecv.measure.host import Sampler, machine_facts, read_machine
+from edgecv.measure.host import Sampler, machine_facts, peak_rss_mb, read_machine
 
 MEMINFO = "MemTotal:        8000000 kB\nMemFree:  1 kB\n"
 
@@ -92,6 +92,12 @@ def test_peak_memory() -> None:
     before, after = (float(value) for value in told)
     assert 5 < before < 250
     assert 250 < after - before < 320
+
+
+def test_peak_memory_without_procfs(tmp_path: Path) -> None:
+    found = peak_rss_mb(root=tmp_path)
+    assert found is not None
+    assert found > 10
 
 
 def test_readings(board: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_busy_server_is_asked_again_with_growing_pauses(server: Server, tmp_pa
 
 def test_a_server_that_stays_busy_is_given_up(server: Server, tmp_path: Path) -> None:
     server.script = ["503"] * 9
-    with pytest.raises(ToolchainError, match="5 attempts.*status 503"):
+    with pytest.raises(ToolchainError, match=r"5 attempts.*status 503"):
         fetch(server, tmp_path)
     assert len(server.ranges) == 5
     assert list((tmp_path / "cache").iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,10 @@ class Nothing(torch.nn.Module):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "my_nets.py").write_text(USER_CODE)
-    request.addfinalizer(lambda: sys.modules.pop("my_nets", None))
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
 
 
 def load(spec: ModelSpec, folder: Path, *, family: FamilySpec = FAMILY, seed: int = 0) -> torch.nn.Module:

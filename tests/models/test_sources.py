@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ import torch
 
 def network(num_classes=2, width=4):
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, width, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width, num_classes)
+        torch.nn.Conv2d(3, width, 3),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(width, num_classes),
     )
 
 def fixed():
@@ -43,11 +47,11 @@ def build(source: str, base: Path = Path(), *, num_classes: int | None = 5, **op
 
 
 @pytest.fixture
-def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A recipe folder with a module of the user's, imported anew for each test."""
     (tmp_path / "my_nets.py").write_text(USER_CODE)
-    request.addfinalizer(lambda: sys.modules.pop("my_nets", None))
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("my_nets", None)
 
 
 def test_torchvision_gets_the_classes() -> None:

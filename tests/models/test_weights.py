@@ -54,9 +54,9 @@ def test_a_plain_state_dict_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_key_and_prefix(tmp_path: Path) -> None:
     path = saved(tmp_path, {"ema": {"module.weight": STATE["weight"], "other": STATE["bias"]}, "model": STATE})
     assert set(read_state_dict(path, Weights(key="ema", strip_prefix="module."))) == {"weight", "other"}
-    with pytest.raises(ModelError, match="strip_prefix is 'net.'.*weight"):
+    with pytest.raises(ModelError, match=r"strip_prefix is 'net.'.*weight"):
         read_state_dict(path, Weights(strip_prefix="net."))
-    with pytest.raises(ModelError, match="key is 'emma'.*ema, model"):
+    with pytest.raises(ModelError, match=r"key is 'emma'.*ema, model"):
         read_state_dict(path, Weights(key="emma"))
 
 
@@ -78,7 +78,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, save: object)
     victim = tmp_path / "victim"
     path = tmp_path / "net.pt"
     save({"weight": Opener(victim)}, path)  # type: ignore[operator]
-    with pytest.raises(ArtifactError, match="refused.*code") as caught:
+    with pytest.raises(ArtifactError, match=r"refused.*code") as caught:
         read_state_dict(path, ANY)
     assert caught.value.exit_code == 6
     assert not victim.exists()

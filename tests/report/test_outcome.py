@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgecv.core.figures import Verdict
-from edgecv.report.outcome import artifact_outcome, headline, overall_outcome, reasons, speedup
+from edgecv.report.outcome import artifact_outcome, grouped, headline, overall_outcome, reasons, speedup
+from edgecv.report.render import render_html, render_markdown, render_text
 from edgecv.report.schema import Report
 
 
@@ -37,7 +38,9 @@ def test_overall(passing: Report, empty: Report) -> None:
     assert overall_outcome(passing.artifacts) == "pass"
     assert overall_outcome(empty.artifacts) == "inconclusive"
     broken_float = replace(passing.artifacts[0], error="no")
-    assert overall_outcome((broken_float, *passing.artifacts[1:])) == "pass"
+    report = replace(passing, artifacts=(broken_float, *passing.artifacts[1:]), outcome="fail")
+    assert overall_outcome(report.artifacts) == "fail"
+    assert headline(report) == "A float reference fails. host-onnxruntime (float): failed: no."
 
 
 def test_headlines(passing: Report, failing: Report, inconclusive: Report, empty: Report) -> None:
@@ -50,6 +53,7 @@ def test_headlines(passing: Report, failing: Report, inconclusive: Report, empty
     assert said.startswith(
         "2 of 4 targets cannot be decided. host-onnxruntime: top-1 drop 0.75 points, limit 1 point ("
     )
+    assert "95 % interval \u22120.28 to 1.78 points holds the limit; about 6,120 samples would decide" in said
     assert "throttled" in said
     assert headline(empty) == "The run made no artifact."
 
@@ -69,10 +73,22 @@ def test_headline_of_one_budget_and_of_none(passing: Report) -> None:
 
 
 def test_many_failures_name_three(many: Report) -> None:
-    bad = tuple(replace(item, failed_step="export", error="x") for item in many.artifacts)
+    bad = tuple(replace(item, failed_step="export", error=item.target) for item in many.artifacts)
     said = headline(replace(many, artifacts=bad, outcome="fail"))
-    assert said.startswith("30 of 30 targets fail. board-00: step export failed: x; board-01")
+    assert said.startswith("30 of 30 targets fail. board-00: step export failed: board-00; board-01")
     assert said.endswith("and 27 more.")
+
+
+def test_one_defect_is_told_once(many: Report) -> None:
+    bad = tuple(replace(item, failed_step="export", error="x") for item in many.artifacts)
+    report = replace(many, artifacts=bad, outcome="fail")
+    assert headline(report) == "30 of 30 targets fail. board-00, board-01 and 28 more: step export failed: x."
+    assert len(grouped(reasons(report))) == 1
+    assert render_text(report).count("step export failed") == 2
+    assert render_markdown(report).count("step export failed") == 2
+    page = render_html(report)
+    assert page.count('class="card problem fail"') == 1
+    assert page.count("data-problem=") == 30
 
 
 def test_reasons_come_failures_first(failing: Report, inconclusive: Report) -> None:

@@ -179,3 +179,9 @@ def test_the_builder_escapes() -> None:
     assert join(["&", el("i")]).text == "&amp;<i></i>"
     assert 'data-value="0.1"' in figure("0.1", 0.1, "x").text
     assert 'data-value="7"' in figure("7", 7, "x").text
+
+
+def test_a_file_that_verification_broke_is_not_praised(failing: Report) -> None:
+    page = Page(render_html(failing))
+    fastest = [item["data-value"] for _, item in page.elements if item.get("data-field") == "best_p50_ms"]
+    assert fastest == ["5.45"]

@@ -147,6 +147,15 @@ def test_junit_says_what_failed(failing: Report) -> None:
     assert ladder.get("message") == "first broken rung: compiled, blamed on compiler"
 
 
+def test_a_failed_float_reference_is_told(passing: Report) -> None:
+    broken = replace(passing.artifacts[0], failed_step="compile", error="no float file")
+    report = replace(passing, artifacts=(broken, *passing.artifacts[1:]), outcome="fail")
+    root = check_junit(render_junit(report))
+    assert root.find("testsuite[@name='host-onnxruntime float']/testcase[@name='step compile']/error") is not None
+    assert "**host-onnxruntime (float)**: step compile failed: no float file" in render_markdown(report)
+    assert "host-onnxruntime (float): step compile failed" in render_text(report)
+
+
 def test_junit_skips_what_is_undecided(inconclusive: Report) -> None:
     root = check_junit(render_junit(inconclusive))
     assert root.get("failures") == "0"

@@ -146,6 +146,30 @@ def test_weights_beside_the_file_come_along(
     load_artifact(out).close()
 
 
+def test_model_that_is_a_folder(bare: Path, tmp_path: Path) -> None:
+    """An .mlpackage is a folder; this one holds no model, but all of it must have been copied and closed in."""
+    package = tmp_path / "model.mlpackage"
+    (package / "Data").mkdir(parents=True)
+    bare.rename(package / "Data" / "weights.null")
+    seen: list[list[str]] = []
+    null = backends.get("null")
+
+    def load(path: Path, *, options: dict[str, Any], threads: int | None) -> Any:
+        seen.append([item.relative_to(path).as_posix() for item in sorted(path.rglob("*"))])
+        return null.load(path / "Data" / "weights.null", options=options, threads=threads)
+
+    with pytest.MonkeyPatch.context() as patch:
+        coreml = backends.get("coreml")
+        patch.setattr(coreml, "missing", lambda *, to: None)
+        patch.setattr(coreml, "load", load)
+        out = imported(package, tmp_path / "out")
+    assert seen == [["Data", "Data/weights.null"]]
+    manifest = read_manifest(out)
+    assert manifest.model == "model.mlpackage"
+    assert [entry.path for entry in manifest.files] == ["model.mlpackage/Data/weights.null"]
+    check_files(out, manifest)
+
+
 def test_folder_that_comes_into_being_meanwhile(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     real = os.rename

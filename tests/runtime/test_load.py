@@ -83,6 +83,17 @@ def test_closing_closes_the_engine(artifact: Path, monkeypatch: pytest.MonkeyPat
     assert closed == [1, 1]
 
 
+def test_a_refused_engine_is_closed(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+    with load_artifact(artifact) as model:
+        kind = type(model.engine)
+    monkeypatch.setattr(kind, "close", lambda self: closed.append(1))
+    change(artifact, outputs=(OUTPUT, OUTPUT))
+    with pytest.raises(ArtifactError):
+        load_artifact(artifact)
+    assert closed == [1]
+
+
 def test_changed_file_is_refused(artifact: Path) -> None:
     path = artifact / "model.null"
     path.write_text(path.read_text() + " ")

@@ -190,8 +190,26 @@ def test_crop_sizes_are_those_of_torchvision(height: int, width: int, size: int,
     assert found.offset == (-top, -left)
 
 
-def test_crop_ratio_written_with_four_digits() -> None:
-    assert geometry((300, 300), InputContract(size=(224, 224), resize="crop", crop_ratio=0.9655)).resized == (232, 232)
+@pytest.mark.parametrize("ratio", [224 / 232, 0.9655, 0.96552])
+def test_crop_ratio_may_be_written_short(ratio: float) -> None:
+    """224 / 0.96552 is 231.9993, and 232 is meant."""
+    assert geometry((300, 300), InputContract(size=(224, 224), resize="crop", crop_ratio=ratio)).resized == (232, 232)
+
+
+@pytest.mark.parametrize(
+    ("picture", "resized", "offset"),
+    [
+        ((427, 640), (43, 64), (10, 0)),  # 42.7 rows; 21 rows of padding, the odd one below
+        ((640, 427), (64, 43), (0, 10)),
+        ((425, 640), (43, 64), (10, 0)),  # 42.5 goes up
+        ((423, 640), (42, 64), (11, 0)),
+        ((1, 1000), (1, 64), (31, 0)),  # never below one pixel
+    ],
+)
+def test_letterbox_rounding(picture: tuple[int, int], resized: tuple[int, int], offset: tuple[int, int]) -> None:
+    found = geometry(picture, InputContract(size=(64, 64), resize="letterbox"))
+    assert (found.resized, found.offset) == (resized, offset)
+    assert geometry(picture, InputContract(size=(64, 64), resize="letterbox-topleft")).offset == (0, 0)
 
 
 @pytest.mark.parametrize("resize", RESIZES)

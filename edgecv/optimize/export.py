@@ -1,0 +1,115 @@
+"""From a torch module to the files that compilers take: a torch.export archive and an ONNX file."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from edgecv.backends.common import layout_of, quiet
+from edgecv.backends.program import fold_weights, load_program, seal
+from edgecv.core.tensor import TensorSpec
+from edgecv.errors import ModelError, ToolchainError
+from edgecv.optimize.graph import capture
+
+__all__ = ["export_program", "load_program", "program_specs", "save_program", "write_onnx"]
+
+OPSET = 21
+
+
+def export_program(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
+    """Trace ``module`` in evaluation mode for deployment: static shapes, no-ops gone, batch norms folded.
+
+    ``example`` is `(1, C, H, W)` float32. ``module`` is not changed.
+
+    Raises:
+        ModelError: ``example`` has another batch size, or `torch.export` cannot trace the module.
+    """
+    if example.ndim < 1 or example.shape[0] != 1:
+        raise ModelError(f"the example input has shape {tuple(example.shape)}; programs are exported at batch 1")
+    program: ExportedProgram = seal(capture(module, example), (example,))
+    return program
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Write ``program`` as a torch.export archive (``.pt2``), in one step; the same program gives the same bytes."""
+    content = io.BytesIO()  # an archive written to a path would hold its file name
+    with quiet(None):
+        torch.export.save(program, content)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content.getbuffer())
+    os.replace(partial, path)
+
+
+def program_specs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of ``program`` as float tensors, named as in the ONNX file."""
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
+    inputs = [values[name] for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    outputs = [values[name] for name in program.graph_signature.user_outputs if isinstance(name, str)]
+    return _specs("input", inputs), _specs("output", outputs)
+
+
+def write_onnx(program: ExportedProgram, path: Path, *, opset: int = OPSET, log: Path | None = None) -> None:
+    """Write ``program`` as one ONNX file: float, or Q/DQ with int8 weights where it is quantised.
+
+    The input is named "input", the outputs "output", or "output_0" and so on where there are several.
+    The same program gives the same bytes, and the file names nothing of this machine. What the
+    exporter prints goes to the end of ``log``.
+
+    Raises:
+        ToolchainError: the exporter refuses the program.
+    """
+    import onnx
+
+    inputs, outputs = program_specs(program)
+    with quiet(log):
+        try:
+            made = torch.onnx.export(
+                fold_weights(program),
+                (),
+                dynamo=True,
+                opset_version=opset,
+                external_data=False,
+                verbose=False,
+                input_names=[spec.name for spec in inputs],
+                output_names=[spec.name for spec in outputs],
+            )
+            assert made is not None
+            model = made.model_proto
+        except Exception as error:  # noqa: BLE001 - the exporter raises its own and torch's internal errors
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise ToolchainError(f"torch.onnx refuses the graph ({reason}); see {log or 'the log'}") from error
+    _strip(model)
+    content = model.SerializeToString(deterministic=True)
+    onnx.checker.check_model(model)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _specs(stem: str, values: list[Tensor]) -> tuple[TensorSpec, ...]:
+    names = [stem] if len(values) == 1 else [f"{stem}_{index}" for index in range(len(values))]
+    return tuple(
+        TensorSpec(name, shape, str(value.dtype).removeprefix("torch."), layout_of(shape))
+        for name, value, shape in ((name, value, tuple(value.shape)) for name, value in zip(names, values, strict=True))
+    )
+
+
+def _strip(model: Any) -> None:
+    """Take out what describes the build and not the model: documentation, stack traces, inferred shapes."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    for function in model.functions:
+        function.ClearField("doc_string")
+        function.ClearField("metadata_props")
+        for node in function.node:
+            node.ClearField("doc_string")
+            node.ClearField("metadata_props")
+    graph.ClearField("value_info")

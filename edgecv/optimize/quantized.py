@@ -1,0 +1,151 @@
+"""The result of quantisation: one program for all targets, and what was decided about every tensor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.fx.graph import CodeGen
+
+from edgecv.backends.program import seal
+from edgecv.core.protocols import Batches
+from edgecv.errors import DataError
+from edgecv.optimize.graph import QUANTIZE, get_constant, snap_biases, snap_weights
+from edgecv.optimize.rules import Plan
+
+__all__ = ["QuantizedGraph", "Saturation", "TensorRecord", "pictures", "wrap_up"]
+
+SATURATION_SAMPLES = 32
+SATURATION_SHARE = 1e-3
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """How one tensor is stored, and by which rule.
+
+    ``node`` is the node that makes the tensor (a parameter's name for weights). Per-channel weights
+    have ``scale_min`` < ``scale_max``; a tensor that stays float has scale 0.
+    """
+
+    node: str
+    kind: Literal["activation", "weight", "float"]
+    scale_min: float
+    scale_max: float
+    zero_point: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """A tensor of which more than 0.1 % of the values lie outside its int8 range on calibration pictures."""
+
+    node: str
+    share: float
+
+
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """``program`` has batch 1 and quantise / dequantise nodes, the weights float in front of them (unfolded)."""
+
+    program: ExportedProgram
+    plan: tuple[TensorRecord, ...]
+    saturated: tuple[Saturation, ...]
+
+
+def pictures(batches: Batches, *, limit: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """The first ``limit`` pictures of a pass, one at a time: `(1, C, H, W)` float32.
+
+    Raises:
+        DataError: a picture's shape is not ``shape`` (without the batch axis), or there is none.
+    """
+    count = 0
+    for arrays, _ in itertools.islice(batches(), limit):
+        for array in torch.from_numpy(arrays).split(1):
+            if count == limit:
+                return
+            if tuple(array.shape[1:]) != shape:
+                raise DataError(
+                    f"a calibration picture has shape {tuple(array.shape[1:])}; the model takes {shape}. "
+                    "Both must come from the same input contract."
+                )
+            count += 1
+            yield array
+    if count == 0:
+        raise DataError("the calibration set is empty; at least 1 picture is needed")
+
+
+def wrap_up(graph: GraphModule, *, plan: Plan, example: Tensor, calibration: Batches) -> QuantizedGraph:
+    """Make the graph compute what integer engines compute, export it at batch 1, and describe it.
+
+    ``graph`` holds unfolded Q/DQ nodes and is changed; ``example`` is `(1, C, H, W)`.
+    """
+    snap_weights(graph)
+    snap_biases(graph)
+    program: ExportedProgram = seal(graph, (example,))
+    saturated = _saturated(graph, calibration, shape=tuple(example.shape[1:]))
+    return QuantizedGraph(program, _records(graph, plan), saturated)
+
+
+def _quantizing(graph: GraphModule) -> list[Node]:
+    return [node for node in graph.graph.nodes if node.target in QUANTIZE]
+
+
+def _records(graph: GraphModule, plan: Plan) -> tuple[TensorRecord, ...]:
+    records = []
+    for node in _quantizing(graph):
+        source: Any = node.args[0]
+        is_weight = source.op == "get_attr"
+        scale, zero = node.args[1], node.args[2]
+        scales = get_constant(graph, scale) if isinstance(scale, Node) else torch.tensor([float(scale)])  # type: ignore[arg-type]
+        zero_point = 0 if isinstance(zero, Node) else int(zero)  # type: ignore[arg-type]
+        name = str(source.target) if is_weight else source.name
+        records.append(
+            TensorRecord(
+                node=name,
+                kind="weight" if is_weight else "activation",
+                scale_min=float(scales.min()),
+                scale_max=float(scales.max()),
+                zero_point=zero_point,
+                why=_weight_rule(node) if is_weight else plan.why.get(name, ""),
+            )
+        )
+    records += [TensorRecord(name, "float", 0.0, 0.0, 0, why) for name, why in plan.floats.items()]
+    return tuple(records)
+
+
+def _weight_rule(node: Node) -> str:
+    return "one scale per tensor" if node.target is QUANTIZE[0] else "one scale per output channel"
+
+
+def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ...]) -> tuple[Saturation, ...]:
+    """Run pictures through a copy of the graph that gives what each activation quantiser reads."""
+    nodes = [node for node in _quantizing(graph) if node.args[0].op != "get_attr"]  # type: ignore[union-attr]
+    if not nodes:
+        return ()
+    copied = torch.fx.Graph()
+    mapping: dict[Node, Node] = {}
+    copied.graph_copy(graph.graph, mapping)
+    copied.set_codegen(CodeGen())
+    copied.output(tuple(mapping[node.args[0]] for node in nodes))  # type: ignore[index]
+    probe = GraphModule(graph, copied)
+    probe.graph.eliminate_dead_code()
+    probe.recompile()
+    outside, total = torch.zeros(len(nodes), dtype=torch.float64), torch.zeros(len(nodes), dtype=torch.float64)
+    with torch.no_grad():
+        for picture in pictures(calibration, limit=SATURATION_SAMPLES, shape=shape):
+            for index, (node, values) in enumerate(zip(nodes, probe(picture), strict=True)):
+                scale, zero, low, high = (float(item) for item in node.args[1:5])  # type: ignore[arg-type]
+                steps = values / scale + zero
+                outside[index] += int(((steps < low - 0.5) | (steps > high + 0.5)).sum())
+                total[index] += values.numel()
+    shares = (outside / total).tolist()
+    names = [node.args[0].name for node in nodes]  # type: ignore[union-attr]
+    return tuple(
+        Saturation(name, share) for name, share in zip(names, shares, strict=True) if share > SATURATION_SHARE
+    )
