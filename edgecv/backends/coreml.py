@@ -158,7 +158,7 @@ _TYPES = {65568: "float32", 65552: "float16", 65600: "float64", 131104: "int32"}
 def _specs(package: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs as the package's own description gives them."""
     from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     spec = Model_pb2.Model()
     try:

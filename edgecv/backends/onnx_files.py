@@ -19,7 +19,7 @@ def read(path: Path) -> Any:
         ArtifactError: not an ONNX file, or not a valid one.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(path), load_external_data=False)

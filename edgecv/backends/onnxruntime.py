@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +46,18 @@ _LEVELS = {
 _SIGNED = {"session.qdqisint8allowed": "1"}
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 _INT8_OPS = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantize", "NhwcMaxPool")
+_PASSING_OPS = (
+    "Clip",
+    "MaxPool",
+    "Reshape",
+    "Transpose",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Concat",
+    "Split",
+    "Slice",
+)
 _EDGE_OPS = ("QuantizeLinear", "DequantizeLinear")
 _SILENT = 4  # ONNX Runtime's severity "fatal"
 
@@ -211,14 +222,26 @@ class OnnxRuntimeEngine:
         with tempfile.TemporaryDirectory() as folder:
             optimized = Path(folder) / MODEL
             _session(self._path, self._options, self._threads, optimized=optimized)
-            nodes = onnx_nodes.op_types(optimized)
-        total = sum(nodes.values())
-        return Delegation(_int8(nodes) / max(total, 1), _int8(nodes), total, "nodes in int8 kernels")
+            nodes = onnx_nodes.read_nodes(optimized)
+        fast = int8_nodes(nodes)
+        return Delegation(fast / max(len(nodes), 1), fast, len(nodes), "nodes in int8 kernels")
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
 
 
-def _int8(nodes: Counter[str]) -> int:
-    return sum(count for name, count in nodes.items() if name.startswith(_INT8_OPS))
+def int8_nodes(nodes: Sequence[onnx_nodes.Node]) -> int:
+    """How many nodes compute on quantised values: int8 kernels, and what passes their values on.
+
+    ``nodes`` are in the order in which they run.
+    """
+    quantised: set[str] = set()
+    count = 0
+    for node in nodes:
+        kernel = node.op_type.startswith(_INT8_OPS)
+        passing = node.op_type in _PASSING_OPS and node.inputs[:1] and node.inputs[0] in quantised
+        count += bool(kernel or passing)
+        if kernel or passing or node.op_type == "QuantizeLinear":
+            quantised.update(node.outputs)
+    return count

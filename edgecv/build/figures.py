@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
 import edgecv
 from edgecv.build.plan import FilePlan, TargetPlan
@@ -26,9 +26,8 @@ from edgecv.core.recipe import Budgets
 from edgecv.errors import BudgetError, MeasurementError
 from edgecv.measure.gate import check_accuracy, check_latency, check_size, judge_drop
 from edgecv.measure.ladder import deferred_rung, ladder
+from edgecv.report.outcome import overall_outcome
 from edgecv.report.schema import ArtifactFigures, Report
-
-Outcome = Literal["pass", "fail", "inconclusive"]
 
 
 def make_report(run: Run) -> Report:
@@ -46,7 +45,7 @@ def make_report(run: Run) -> Report:
         name=plan.recipe.name,
         edgecv_version=edgecv.__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        outcome=outcome(artifacts),
+        outcome=overall_outcome(artifacts),
         machine=plan.machine,
         artifacts=tuple(artifacts),
         steps=run.step_figures(),
@@ -65,15 +64,6 @@ def exit_code(run: Run, report: Report) -> int:
     if report.outcome == "fail":
         return BudgetError.exit_code
     return MeasurementError.exit_code if report.outcome == "inconclusive" else 0
-
-
-def outcome(artifacts: list[ArtifactFigures]) -> Outcome:
-    """``fail`` where a target failed, a rung broke or a budget is not met; then ``inconclusive``; then ``pass``."""
-    verdicts = {verdict.outcome for artifact in artifacts for verdict in artifact.verdicts}
-    broken = any(artifact.ladder is not None and artifact.ladder.first_broken for artifact in artifacts)
-    if broken or "fail" in verdicts or any(artifact.error for artifact in artifacts):
-        return "fail"
-    return "inconclusive" if "inconclusive" in verdicts else "pass"
 
 
 def _artifact(run: Run, target: TargetPlan) -> ArtifactFigures:

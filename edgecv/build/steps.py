@@ -18,6 +18,7 @@ from edgecv import backends
 from edgecv.build.context import Context
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
+from edgecv.core.artifact import sha256_file
 from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
 from edgecv.errors import ModelError
 from edgecv.measure.accuracy import even_indices
@@ -139,16 +140,27 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
 
 
 def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    from edgecv.build.quantize import quantize
+    from edgecv.build.quantize import Training, quantize
+    from edgecv.optimize.finetune import TrainSet
 
     wanted = next(item for item in recipe.steps if isinstance(item, Quantize))
     module, _ = _rebuild(context, step.inputs[0], recipe)
-    teacher = _rebuild(context, step.inputs[1], recipe)[0] if wanted.method == "qat" and wanted.distill else None
-    return quantize(context, recipe, wanted, module=module, teacher=teacher, folder=folder)
+    training = None
+    if wanted.method == "qat":
+        training = Training(
+            TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
+            _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None,
+            _devices(context),
+            context.store.work(step.key) / CHECKPOINT,
+        )
+    effect = quantize(context, recipe, wanted, module=module, training=training, folder=folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return effect
 
 
 def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    from edgecv.optimize.export import export_program, load_program, save_program, write_onnx
+    from edgecv.backends.program import load_program
+    from edgecv.optimize.export import export_program, save_program, write_onnx
     from edgecv.optimize.prune import example_input
 
     source = context.store.folder(step.inputs[0])
@@ -161,7 +173,7 @@ def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -
             program = export_program(_rebuild(context, step.inputs[0], recipe)[0], example_input(recipe.model.input))
         save_program(program, folder / PROGRAM)
         write_onnx(program, folder / ONNX)
-    return {"onnx_bytes": (folder / ONNX).stat().st_size}
+    return {"onnx_bytes": (folder / ONNX).stat().st_size, "graph_sha256": sha256_file(folder / ONNX)}
 
 
 def _reference(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:

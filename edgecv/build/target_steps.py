@@ -177,6 +177,6 @@ def open_subject(context: Context, made: CompiledFile, recipe: Recipe, target: T
 
 
 def _as_nchw(model: Subject, buffer: Any) -> Any:
-    """What the engine was fed, as real values `(1, C, H, W)`."""
+    """A copy of what the engine was fed, as real values `(1, C, H, W)`."""
     real = model.input.dequantize(buffer)
-    return np.ascontiguousarray(real.transpose(0, 3, 1, 2) if model.input.layout == "NHWC" else real)
+    return np.array(real.transpose(0, 3, 1, 2) if model.input.layout == "NHWC" else real)

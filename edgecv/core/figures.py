@@ -23,8 +23,8 @@ class AccuracyFigures:
     """A task metric of one model file on one evaluation set.
 
     ``value`` is in the metric's own unit (top-1: a share 0..1). ``per_sample`` holds one score per
-    sample in the evaluation set's order, so that two files can be compared in pairs; it is kept
-    beside the report, not in it. ``extras`` are further metrics by name.
+    sample in the evaluation set's order, so that two files can be compared in pairs; it is kept in
+    the store, not in the report. ``extras`` are further metrics by name.
     """
 
     metric: str

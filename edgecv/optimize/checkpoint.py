@@ -46,8 +46,7 @@ class TrainState:
         done = self.epochs_done + 1
         if figures.score is None:
             return TrainState(done, figures.epoch, None, history)
-        best_score = self.history[self.best_epoch].score if self.history else None
-        if best_score is not None and figures.score <= best_score:
+        if self.history and _rank(figures) <= _rank(self.history[self.best_epoch]):
             return TrainState(done, self.best_epoch, self.best, history)
         return TrainState(done, figures.epoch, _copied(module.state_dict()), history)
 
@@ -94,6 +93,11 @@ def read_checkpoint(
         module.load_state_dict(before)
         return TrainState()
     return TrainState(content["epochs_done"], content["best_epoch"], content["best"], history)
+
+
+def _rank(figures: EpochFigures) -> tuple[float, float]:
+    """Higher is better. On a small held-out part many epochs score the same, and the loss still tells them apart."""
+    return figures.score or 0.0, -(figures.validation_loss or 0.0)
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from edgecv.errors import ModelError
 
-__all__ = ["capture", "fold_batch_norms", "get_constant", "groups_of", "module_path", "remove_no_ops", "set_constant", "snap_biases", "snap_weights", "spell_global_pools"]
+__all__ = [
+    "capture",
+    "fold_batch_norms",
+    "get_constant",
+    "groups_of",
+    "module_path",
+    "remove_no_ops",
+    "set_constant",
+    "snap_biases",
+    "snap_weights",
+    "spell_global_pools",
+]
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed

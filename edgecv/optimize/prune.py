@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from edgecv.errors import ModelError
 from edgecv.models.weights import load_module_state, save_module_state
 from edgecv.optimize import prune_graph
 from edgecv.optimize.batches import make_batches
-from edgecv.optimize.finetune import TrainSet, family_objective
+from edgecv.optimize.finetune import TrainSet
+from edgecv.optimize.importance import plain_scores, taylor_scores
 from edgecv.optimize.prune_graph import Cut, Region
 from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts, planned_cuts
 
@@ -120,10 +121,7 @@ def prune(
     what the network computes keep their widths. ``batches`` (training samples) are needed for Taylor
     importance; ``round_to`` is used instead of the step's where a target wants another multiple.
 
-    Importance: ``magnitude`` group L2 norm (Fang et al., arXiv:2301.12900), ``taylor`` gradient times weight
-    (Molchanov et al. 2019, arXiv:1906.10771), ``bn-scale`` (Liu et al. 2017, arXiv:1708.06519), ``lamp``
-    (Lee et al. 2021, arXiv:2010.07611), ``fpgm`` distance to the geometric median (He et al. 2019,
-    arXiv:1811.00250), ``random``.
+    The measures of importance and their sources are in `edgecv.optimize.importance`.
 
     Raises:
         ModelError: the speed-up cannot be reached, nothing can be cut, or the network cannot be traced.
@@ -212,8 +210,10 @@ def _round(current: nn.Module, job: _Job, index: int, macs_before: int) -> list[
     scored = _scores(current, job)
     done = (index + 1) / step.steps
     if step.ratio is not None:
-        # The same share of what is left in each round.
-        share = 1.0 - (1.0 - step.ratio) ** (1.0 / step.steps)
+        # What rounding spared in an earlier round is made up for.
+        originally = sum(job.limits.originally[item.key] for item in scored)
+        now = sum(item.group.channels for item in scored)
+        share = max(0.0, 1.0 - (1.0 - step.ratio) ** done * originally / now)
         counts = planned_counts(scored, share=share, scope=step.scope, limits=job.limits)
         if not any(counts) and step.steps == 1:
             raise ModelError(
@@ -224,6 +224,7 @@ def _round(current: nn.Module, job: _Job, index: int, macs_before: int) -> list[
     assert step.speedup is not None  # checked by the caller
     known: dict[Counts, float] = {}
 
+    @cache
     def plan(number: int) -> Counts:
         return planned_counts(scored, share=number / _SHARES, scope=step.scope, limits=job.limits)
 
@@ -246,51 +247,24 @@ def _round(current: nn.Module, job: _Job, index: int, macs_before: int) -> list[
 
 def _scores(current: nn.Module, job: _Job) -> list[Scored]:
     """Importance of every channel that can be cut."""
-    import torch_pruning
-
-    kinds = {
-        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
-        "taylor": torch_pruning.importance.GroupTaylorImportance,
-        "bn-scale": torch_pruning.importance.BNScaleImportance,
-        "lamp": torch_pruning.importance.LAMPImportance,
-        "fpgm": torch_pruning.importance.FPGMImportance,
-        "random": torch_pruning.importance.RandomImportance,
-    }
-    importance = kinds[job.step.importance]()
+    step = job.step
     work = copy.deepcopy(current)
-    if job.batches is not None and job.step.importance == "taylor":
-        _accumulate_gradients(work, job)
-    scored = []
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(job.seed)
-        for region in job.regions:
-            for group, raw in prune_graph.groups_of(work, region, protected=frozenset()):
-                if (group.region, group.layer) not in job.usable:
-                    continue
-                scores = importance(raw)
-                if scores is not None:
-                    # A layer whose scores are all 0 divides by their mean.
-                    plain = scores.detach().double().cpu().nan_to_num(0.0)
-                    means = [float(plain[list(unit)].mean()) for unit in group.units]
-                    scored.append(Scored(group, torch.tensor(means, dtype=torch.float64)))
+    groups = [
+        (group, raw)
+        for region in job.regions
+        for group, raw in prune_graph.groups_of(work, region, protected=frozenset())
+        if (group.region, group.layer) in job.usable
+    ]
+    if step.importance != "taylor":
+        scored = plain_scores(groups, kind=step.importance, seed=job.seed)
+    else:
+        assert job.batches is not None  # checked by the caller
+        scored = taylor_scores(work, groups, batches=job.batches, family=job.family)
     if not scored:
         raise ModelError(
             f"importance {job.step.importance} finds no channels to rank (bn-scale needs batch norm); use magnitude"
         )
     return scored
-
-
-def _accumulate_gradients(work: nn.Module, job: _Job) -> None:
-    assert job.batches is not None
-    objective = family_objective(job.family)
-    work.eval()
-    for parameter in work.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-        parameter.grad = torch.zeros_like(parameter)
-    for arrays, truths in job.batches():
-        targets = torch.from_numpy(truths) if isinstance(truths, np.ndarray) else truths
-        objective.loss(work(torch.from_numpy(arrays)), targets).backward()
 
 
 def _cut(module: nn.Module, regions: Sequence[Region], cuts: Sequence[Cut]) -> nn.Module:

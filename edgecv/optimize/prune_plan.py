@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -29,10 +30,10 @@ class Scored:
         """Names the layer within the whole network."""
         return self.group.region, self.group.layer
 
-    @property
-    def order(self) -> list[int]:
+    @cached_property
+    def order(self) -> tuple[int, ...]:
         """Units, the least important first; equal ones in the order of their channels."""
-        return [int(index) for index in torch.argsort(self.scores, stable=True)]
+        return tuple(torch.argsort(self.scores, stable=True).tolist())
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,21 @@ def planned_counts(
     """
     if scope == "uniform":
         return tuple(limits.cut(item, math.floor(share * len(item.group.units) + 1e-9)) for item in scored)
-    # Each score stands for as many channels as its unit has.
-    everything = torch.cat(
-        [item.scores.repeat_interleave(torch.tensor([len(unit) for unit in item.group.units])) for item in scored]
-    )
-    count = math.floor(share * len(everything) + 1e-9)
-    if count == 0:
-        return tuple(0 for _ in scored)
-    threshold = everything.sort().values[count - 1]
-    return tuple(limits.cut(item, int((item.scores <= threshold).sum())) for item in scored)
+    ranked = []
+    for index, item in enumerate(scored):
+        scores = item.scores.tolist()
+        for place, unit in enumerate(item.order):
+            # Equal scores (an untrained batch norm has nothing else) go evenly over the layers.
+            ranked.append((scores[unit], place / len(scores), index, len(item.group.units[unit])))
+    ranked.sort()
+    left = math.floor(share * sum(channels for *_, channels in ranked) + 1e-9)
+    wanted = [0] * len(scored)
+    for _, _, index, channels in ranked:
+        left -= channels
+        if left < 0:
+            break
+        wanted[index] += 1
+    return tuple(limits.cut(item, count) for item, count in zip(scored, wanted, strict=True))
 
 
 def planned_cuts(scored: Sequence[Scored], counts: Counts, *, round_index: int) -> list[Cut]:

@@ -146,6 +146,4 @@ def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ..
                 total[index] += values.numel()
     shares = (outside / total).tolist()
     names = [node.args[0].name for node in nodes]  # type: ignore[union-attr]
-    return tuple(
-        Saturation(name, share) for name, share in zip(names, shares, strict=True) if share > SATURATION_SHARE
-    )
+    return tuple(Saturation(name, share) for name, share in zip(names, shares, strict=True) if share > SATURATION_SHARE)

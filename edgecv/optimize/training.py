@@ -135,7 +135,7 @@ def fit(
 ) -> FitResult:
     """Train ``module`` in place and give it back with the weights of its best epoch.
 
-    The best epoch is the one with the highest score on ``validation`` (the earliest of equals);
+    The best epoch is the one with the highest score on ``validation`` (of equals, the lowest loss there);
     without a validation part it is the last. ``checkpoint`` is a file that is written after every
     epoch and from which an interrupted run of the same plan goes on; the caller removes it when the
     result is stored. Under torchrun or Slurm all processes train together (data parallel).

@@ -75,13 +75,14 @@ def _head(report: Report) -> Html:
 def _row(report: Report, item: ArtifactFigures) -> Html:
     outcome = artifact_outcome(item)
     is_float = item.role == "float"
+    failed = bool(item.error or item.failed_step)
     latency = item.latency
     cells = [
         el(
             "th",
             el("b", item.title or item.target),
             el("span", item.target, " · float" if is_float else "", class_="soft"),
-            el("span", f"{item.backend} {item.precision} ", _tag(item), class_="soft"),
+            el("span", f"{item.backend} {item.precision} ", None if failed else _tag(item), class_="soft"),
             scope="row",
             class_="stick",
         ),
@@ -181,7 +182,7 @@ def _drop(item: ArtifactFigures) -> Html:
             data_low=repr(float(drop.interval.low)),
             data_high=repr(float(drop.interval.high)),
         ),
-        el("span", f"decided with n ≈ {drop.samples_to_decide:,}", class_="soft") if drop.samples_to_decide else None,
+        el("span", f"needs n ≈ {drop.samples_to_decide:,}", class_="soft") if drop.samples_to_decide else None,
         class_="num",
     )
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict
 from typing import Any
 
+from edgecv.core.plain import to_plain
 from edgecv.report.compare import ArtifactChange, Change, Comparison
 from edgecv.report.markdown import escape, table
 from edgecv.report.text import table_lines
@@ -57,19 +56,11 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def comparison_json(comparison: Comparison) -> str:
     """The comparison as standard JSON with sorted keys; each change also says whether it is a regression."""
-    plain = asdict(comparison)
+    plain = to_plain(comparison, "comparison")
     for item, made in zip(plain["artifacts"], comparison.artifacts, strict=True):
         for change, one in zip(item["changes"], made.changes, strict=True):
             change["regression"] = one.regression
-    return json.dumps(_finite(plain), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _verdict(comparison: Comparison) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import re
 from dataclasses import dataclass
 
 from edgecv.report.schema import StepFigures
@@ -34,6 +37,8 @@ def effects(step: StepFigures) -> tuple[Effect, ...]:
     """The step's figures in their order; pairs of before and after stand together."""
     found = []
     for key, value in step.effect.items():
+        if value in ("", "[]"):
+            continue
         stem = key.removesuffix("_before").removesuffix("_after")
         before, after = step.effect.get(f"{stem}_before"), step.effect.get(f"{stem}_after")
         if before is None or after is None:
@@ -46,21 +51,35 @@ def effects(step: StepFigures) -> tuple[Effect, ...]:
 
 
 def _name(key: str) -> str:
-    return _NAMES.get(key, metric_name(clean(key)).replace("_", " "))
+    return _NAMES.get(key, " ".join(metric_name(part) for part in clean(key).split("_")))
+
+
+def _words(value: str) -> str:
+    if re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]
+    if value.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = "; ".join(map(str, json.loads(value)))
+    return short(clean(value), _CHARS)
+
+
+def _share(key: str) -> str:
+    """The share that a key such as ``held_out_top1`` or ``top1_before`` names, or ""."""
+    return next((part for part in key.split("_") if part in ("top1", "top5")), "")
 
 
 def _change(stem: str, before: float | int | str, after: float | int | str) -> str:
     # A change of a share in per cent of itself would be read as points.
-    if stem in ("top1", "top5") or isinstance(before, str) or isinstance(after, str) or not before:
+    if _share(stem) or isinstance(before, str) or isinstance(after, str) or not before:
         return ""
     return change_text(before, after)
 
 
 def _text(key: str, value: float | int | str) -> str:
     if isinstance(value, str):
-        return short(clean(value), _CHARS)
-    if key.startswith(("top1", "top5")):
-        return metric_text(key[:4], value)
+        return _words(clean(value))
+    if _share(key):
+        return metric_text(_share(key), value)
     if "bytes" in key and isinstance(value, int):
         return bytes_text(value)
     if abs(value) >= 1e5 and math.isfinite(value):

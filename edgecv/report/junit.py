@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from edgecv.core.figures import Verdict
+from edgecv.report.outcome import broken_text
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import budget_limit, budget_name, clean, db_text, is_minimum, verdict_text
 
@@ -77,9 +78,7 @@ def _ladder(artifact: ArtifactFigures) -> ET.Element:
     assert ladder is not None
     case = _case("verify")
     if ladder.first_broken is not None:
-        broken = next((rung for rung in ladder.rungs if rung.name == ladder.first_broken), None)
-        blame = f", blamed on {broken.blame}" if broken is not None and broken.blame else ""
-        message = f"first broken rung: {ladder.first_broken}{blame}"
+        message = f"first broken rung: {broken_text(ladder)}"
         failure = ET.SubElement(case, "failure", message=_text(message), type="verify")
         rows = [f"{rung.name} against {rung.against}: {db_text(rung.sqnr_db)}, {rung.outcome}" for rung in ladder.rungs]
         failure.text = _text("\n".join(rows), lines=True)

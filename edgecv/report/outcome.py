@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from edgecv.core.figures import DropFigures
+from edgecv.core.figures import DropFigures, Ladder, Rung
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import clean, count_text, interval_text, short, verdict_text
 
@@ -15,6 +15,8 @@ __all__ = [
     "Reason",
     "artifact_outcome",
     "artifact_reasons",
+    "broken_rung",
+    "broken_text",
     "float_of",
     "grouped",
     "headline",
@@ -140,6 +142,20 @@ def interval_level(report: Report) -> str:
     return " and ".join(f"{level * 100:.4g} %" for level in sorted(levels))
 
 
+def broken_rung(ladder: Ladder) -> Rung | None:
+    """The first rung that broke; ``first_broken`` names it alone or with its blame in brackets."""
+    names = ((rung, f"{rung.name} ({rung.blame})") for rung in ladder.rungs)
+    return next((rung for rung, full in names if ladder.first_broken in (rung.name, full)), None)
+
+
+def broken_text(ladder: Ladder) -> str:
+    """``compiled, blamed on compiler``; "" where no rung broke."""
+    rung = broken_rung(ladder)
+    if rung is None:
+        return clean(ladder.first_broken or "")
+    return clean(rung.name + (f", blamed on {rung.blame}" if rung.blame else ""))
+
+
 def float_of(report: Report, artifact: ArtifactFigures) -> ArtifactFigures | None:
     """The float reference of an artifact: of the same target, else of the same backend."""
     references = [item for item in report.artifacts if item.role == "float" and item.backend == artifact.backend]
@@ -160,9 +176,7 @@ def speedup(report: Report, artifact: ArtifactFigures) -> float | None:
 
 def _ladder_reason(artifact: ArtifactFigures) -> str:
     assert artifact.ladder is not None
-    broken = artifact.ladder.first_broken
-    blame = next((rung.blame for rung in artifact.ladder.rungs if rung.name == broken and rung.blame), "")
-    return clean(f"verification breaks at {broken}" + (f", blamed on {blame}" if blame else ""))
+    return f"verification breaks at {broken_text(artifact.ladder)}"
 
 
 def _listed(targets: tuple[str, ...]) -> str:

@@ -159,7 +159,7 @@ def _tile(name: str, value: Sequence[Child], about: str) -> Html:
 def _chart_section(report: Report) -> Html | None:
     drawing = chart(report)
     beside = left_out(report)
-    if drawing is None and not beside:
+    if drawing is None and all(item.error or item.failed_step for item, _ in beside):
         return None
     parts: list[Child] = []
     if drawing is not None:

@@ -8,7 +8,7 @@ import math
 from edgecv.core.figures import Ladder, Rung
 from edgecv.report.effects import Effect, effects
 from edgecv.report.html import Child, Html, el, figure
-from edgecv.report.outcome import Reason, artifact_outcome, artifact_reasons
+from edgecv.report.outcome import Reason, artifact_outcome, artifact_reasons, broken_rung, broken_text
 from edgecv.report.schema import ArtifactFigures, Report, StepFigures
 from edgecv.report.words import (
     ABSENT,
@@ -85,7 +85,7 @@ def ladders(report: Report) -> Html | None:
 
 def _ladder(item: ArtifactFigures, ladder: Ladder, top: float) -> Html:
     broken = ladder.first_broken
-    blame = next((rung.blame for rung in ladder.rungs if rung.name == broken and rung.blame), "")
+    at_fault = broken_rung(ladder)
     sign = "pass" if broken is None else "fail"
     if broken is None:
         held = sum(rung.outcome == "pass" for rung in ladder.rungs)
@@ -95,7 +95,7 @@ def _ladder(item: ArtifactFigures, ladder: Ladder, top: float) -> Html:
         text = f"{held} of {count_text(len(ladder.rungs), 'rung')} hold, {rest} not checked"
         text = text if rest else f"all {count_text(held, 'rung')} hold"
     else:
-        text = f"breaks at {broken}" + (f", blamed on {blame}" if blame else "")
+        text = f"breaks at {broken_text(ladder)}"
     summary = el(
         "summary",
         el("span", SYMBOLS[sign], class_=f"sign {sign}", aria_hidden="true"),
@@ -110,7 +110,7 @@ def _ladder(item: ArtifactFigures, ladder: Ladder, top: float) -> Html:
         el("th", name, scope="col", class_=class_ or None) if name else el("td", class_="spark")
         for name, class_ in heads
     ]
-    rows = [_rung(item, rung, top, first=rung.name == broken) for rung in ladder.rungs]
+    rows = [_rung(item, rung, top, first=rung is at_fault) for rung in ladder.rungs]
     table = el("table", el("thead", el("tr", *cells)), el("tbody", *rows), class_="ladder")
     body = el(
         "div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Ladder of {clean(item.target)}, table"
@@ -130,7 +130,8 @@ def _rung(item: ArtifactFigures, rung: Rung, top: float, *, first: bool) -> Html
     share = 1.0 if rung.sqnr_db == math.inf else max(0.0, min(1.0, _finite(rung.sqnr_db) / top))
     outcome: list[Child] = [el("span", SYMBOLS[rung.outcome], aria_hidden="true"), f" {outcome_word(rung.outcome)}"]
     if rung.blame:
-        outcome.append(el("span", f" blamed on {rung.blame}" if first else f" {rung.blame}", class_="bad"))
+        about = f" {rung.blame}" if rung.outcome != "fail" else f", blamed on {rung.blame}"
+        outcome.append(el("span", about, class_="bad" if rung.outcome == "fail" else "more"))
     return el(
         "tr",
         el("th", rung.name, el("span", f"n = {rung.samples:,}", class_="soft"), scope="row"),

@@ -68,7 +68,7 @@ def _climb(model: Model, golden: Golden) -> Ladder:
     for picture in golden.pictures:
         rows.append(subject.run(picture, buffer))
         real = subject.input.dequantize(buffer)
-        fed.append(real.transpose(0, 3, 1, 2) if subject.input.layout == "NHWC" else real)
+        fed.append(np.array(real.transpose(0, 3, 1, 2) if subject.input.layout == "NHWC" else real))
     found = Outputs("this machine", tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
     return ladder([input_rung(golden.inputs, np.concatenate(fed)), _answers(model, golden, found)])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgecv.backends.onnx_nodes import op_types
+from edgecv.backends.onnx_nodes import op_types, read_nodes
 from edgecv.errors import ArtifactError
 
 
@@ -16,6 +16,8 @@ def test_counts_agree_with_onnx(qdq_model: Any, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(qdq_model.SerializeToString())
     assert op_types(path) == Counter(node.op_type for node in qdq_model.graph.node)
+    wanted = [(node.op_type, tuple(node.input), tuple(node.output)) for node in qdq_model.graph.node]
+    assert [(node.op_type, node.inputs, node.outputs) for node in read_nodes(path)] == wanted
 
 
 @pytest.mark.parametrize("name", ["fastestdet/FastestDet.onnx", "osnet_x0_25_msmt17/osnet_x0_25_msmt17.onnx"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgecv.backends import onnxruntime as backend
+from edgecv.backends.onnx_nodes import Node
 from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.target import Precision, Target
 from edgecv.errors import ArtifactError, ToolchainError, UsageError
@@ -135,7 +136,7 @@ def test_options_reach_the_session(compile_model: Compile, out: Path, picture: n
     engine = backend.load(out / compile_model().model, options=options, threads=1)
     found = engine.delegation()
     assert found is not None
-    assert found.accelerated_nodes == 0  # no optimisation, no fused int8 kernels
+    assert found.accelerated_nodes == 2  # no optimisation, no fused kernels: only the two clips on quantised values
 
 
 @pytest.mark.parametrize(
@@ -187,3 +188,18 @@ def test_an_operator_without_a_kernel_is_a_toolchain_error(compile_model: Compil
 def test_without_onnx_there_is_nothing_to_compile(make_target: Callable[..., Target], out: Path, log: Path) -> None:
     with pytest.raises(ToolchainError, match="needs an ONNX file"):
         backend.compile(CompileSource("fp32", None, None), target=make_target("onnxruntime"), out=out, log=log)
+
+
+def test_nodes_count_as_int8_where_the_values_are() -> None:
+    node = lambda kind, reads, makes: Node(kind, (reads,), (makes,))  # noqa: E731
+    chain = [
+        node("QuantizeLinear", "x", "a"),
+        node("Transpose", "a", "b"),
+        node("QLinearConv", "b", "c"),
+        node("Clip", "c", "d"),
+        node("DequantizeLinear", "d", "e"),
+        node("Clip", "e", "f"),
+        node("Reshape", "f", "g"),
+    ]
+    assert backend.int8_nodes(chain) == 3
+    assert backend.int8_nodes([]) == 0

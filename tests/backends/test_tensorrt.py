@@ -19,6 +19,7 @@ from edgecv.core.protocols import CompileSource
 from edgecv.core.target import Precision, Target
 from edgecv.errors import ArtifactError, ToolchainError, UsageError
 
+from .conftest import Export
 from .networks import GraphWriter, write_network
 
 
@@ -68,6 +69,17 @@ def test_fp16_is_written_into_the_file(compile_model: Callable[..., Any], out: P
     kinds = {item.data_type for item in onnx.load(str(out / "model.onnx")).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
     assert json.loads((out / "build.json").read_text())["precision"] == "fp16"
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("major", [8, 10, 11])
+def test_what_edgecv_quantises_keeps_the_rules(
+    exports: dict[str, Export], make_target: Callable[..., Target], out: Path, log: Path, major: int
+) -> None:
+    for precision, name in (("fp32", "float"), ("fp16", "float"), ("int8", "int8")):
+        target = make_target("tensorrt", tensorrt=major)
+        made = backend.compile(exports[name].at(precision), target=target, out=out, log=log)
+        assert (made.status, made.inputs[0].dtype) == ("deferred", "float32")
 
 
 def test_same_input_same_bytes(compile_model: Callable[..., Any], out: Path) -> None:

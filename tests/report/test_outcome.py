@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from edgecv.core.figures import Verdict
-from edgecv.report.outcome import artifact_outcome, grouped, headline, overall_outcome, reasons, speedup
+from edgecv.report.outcome import (
+    artifact_outcome,
+    broken_rung,
+    broken_text,
+    grouped,
+    headline,
+    overall_outcome,
+    reasons,
+    speedup,
+)
 from edgecv.report.render import render_html, render_markdown, render_text
 from edgecv.report.schema import Report
 
@@ -110,3 +119,13 @@ def test_speedup_needs_two_valid_times_taken_alike(passing: Report, inconclusive
     assert speedup(passing, passing.artifacts[4]) is None
     assert speedup(inconclusive, inconclusive.artifacts[3]) is None
     assert speedup(passing, replace(passing.artifacts[1], tag="estimated")) is None
+
+
+def test_the_broken_rung_is_found_with_and_without_its_blame(failing: Report) -> None:
+    ladder = failing.artifacts[3].ladder
+    assert ladder is not None
+    for name in ("compiled", "compiled (compiler)"):
+        named = replace(ladder, first_broken=name)
+        assert broken_rung(named) is ladder.rungs[3]
+        assert broken_text(named) == "compiled, blamed on compiler"
+    assert broken_text(replace(ladder, first_broken="elsewhere")) == "elsewhere"

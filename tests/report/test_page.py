@@ -185,3 +185,10 @@ def test_a_file_that_verification_broke_is_not_praised(failing: Report) -> None:
     page = Page(render_html(failing))
     fastest = [item["data-value"] for _, item in page.elements if item.get("data-field") == "best_p50_ms"]
     assert fastest == ["5.45"]
+
+
+def test_a_run_without_any_file_has_no_chart_and_no_tag(failing: Report) -> None:
+    text = render_html(replace(failing, artifacts=failing.artifacts[-1:]))
+    assert 'id="chart"' not in text
+    assert 'data-field="tag"' not in text
+    assert "failed at compile" in text

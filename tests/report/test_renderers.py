@@ -88,7 +88,7 @@ def test_escape_makes_one_line() -> None:
 
 
 def test_markdown_fits_into_a_comment(failing: Report) -> None:
-    long = tuple(replace(failing.artifacts[-1], target=f"t{i}", error="x" * 5000) for i in range(60))
+    long = tuple(replace(failing.artifacts[-1], target=f"t{i}", error=f"{i} " + "x" * 5000) for i in range(60))
     text = render_markdown(replace(failing, artifacts=long))
     assert len(text) < MAX_CHARS + 200
     assert "left out" in text
@@ -168,11 +168,12 @@ def test_effects_pair_before_and_after() -> None:
     step = StepFigures(
         "prune", "", "", 1.0, False, "",
         {"params_after": 50, "params_before": 100, "top1_before": 0.9, "top1_after": 0.8, "method": "taylor",
-         "file_bytes": 1_500_000, "loss_after": 0.25, "gain": math.inf},
+         "file_bytes": 1_500_000, "loss_after": 0.25, "gain": math.inf, "held_out_top1": 0.5,
+            "graph_sha256": "0a" * 32, "invalid": "", "warnings": '["one", "two"]'},
     )  # fmt: skip
     assert [str(effect) for effect in effects(step)] == [
         "parameters 100 \u2192 50 (\u221250.0 %)", "top-1 90.00 % \u2192 80.00 %", "method taylor", "size 1.50 MB",
-        "loss after 0.25", "gain inf",
+        "loss after 0.25", "gain inf", "held out top-1 50.00 %", "graph sha256 0a0a0a0a0a0a", "warnings one; two",
     ]  # fmt: skip
 
 

@@ -1,0 +1,89 @@
+"""How much each channel matters, by the published measures that a recipe can name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecv.core.protocols import Batches
+from edgecv.core.recipe import FamilySpec
+from edgecv.optimize.finetune import family_objective
+from edgecv.optimize.prune_graph import Prunable
+from edgecv.optimize.prune_plan import Scored
+
+__all__ = ["plain_scores", "taylor_scores"]
+
+Group = tuple[Prunable, Any]
+"""A group of channels and torch-pruning's own form of it."""
+
+Kind = Literal["magnitude", "bn-scale", "lamp", "fpgm", "random"]
+
+
+def plain_scores(groups: Sequence[Group], *, kind: Kind, seed: int) -> list[Scored]:
+    """Importance from the weights alone; groups that the measure says nothing about are left out.
+
+    ``magnitude`` group L2 norm (Fang et al., arXiv:2301.12900), ``bn-scale`` (Liu et al. 2017,
+    arXiv:1708.06519), ``lamp`` (Lee et al. 2021, arXiv:2010.07611), ``fpgm`` distance to the geometric median
+    (He et al. 2019, arXiv:1811.00250), ``random`` by ``seed``.
+    """
+    import torch_pruning
+
+    kinds = {
+        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
+        "bn-scale": torch_pruning.importance.BNScaleImportance,
+        "lamp": torch_pruning.importance.LAMPImportance,
+        "fpgm": torch_pruning.importance.FPGMImportance,
+        "random": torch_pruning.importance.RandomImportance,
+    }
+    importance = kinds[kind]()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        found = [(group, importance(raw)) for group, raw in groups]
+    return [_scored(group, scores.detach().double()) for group, scores in found if scores is not None]
+
+
+def taylor_scores(module: nn.Module, groups: Sequence[Group], *, batches: Batches, family: FamilySpec) -> list[Scored]:
+    """Squared first-order change of the loss if a channel went, mean over the batches, per layer divided by its mean.
+
+    The square is taken for each batch before the mean: in a trained network the gradients of all samples
+    together cancel out, and only their spread tells which channels the loss reacts to. ``groups`` are
+    of ``module``, which is left with gradients. Molchanov et al. 2019, arXiv:1906.10771, equation 8.
+    """
+    import torch_pruning
+
+    importance = torch_pruning.importance.GroupTaylorImportance(normalizer=None, multivariable=True)
+    objective = family_objective(family)
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    totals: list[torch.Tensor | None] = [None] * len(groups)
+    for arrays, truths in batches():
+        targets = torch.from_numpy(truths) if isinstance(truths, np.ndarray) else truths
+        for parameter in module.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        objective.loss(module(torch.from_numpy(arrays)), targets).backward()
+        for index, (_, raw) in enumerate(groups):
+            change = importance(raw)
+            if change is not None:
+                squared = change.detach().double().square()
+                before = totals[index]
+                totals[index] = squared if before is None else before + squared
+    return [
+        _scored(group, total / total.mean())
+        for (group, _), total in zip(groups, totals, strict=True)
+        if total is not None
+    ]
+
+
+def _scored(group: Prunable, scores: torch.Tensor) -> Scored:
+    """Scores of channels as scores of units."""
+    # A layer whose scores are all 0 was divided by their mean.
+    plain = scores.cpu().nan_to_num(0.0)
+    means = [float(plain[list(unit)].mean()) for unit in group.units]
+    return Scored(group, torch.tensor(means, dtype=torch.float64))

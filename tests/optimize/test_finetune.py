@@ -1,0 +1,89 @@
+"""The fine-tuning step: what is held out, what is kept, the teacher, the loss of the family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from edgecv.core.recipe import Distill, FamilySpec, Finetune
+from edgecv.errors import DataError, ModelError
+from edgecv.optimize.fabric import Devices
+from edgecv.optimize.finetune import FinetuneResult, TrainSet, class_score, family_objective, finetune, held_out
+
+from .tiny_reader import CONTRACT, FAMILY, TinyReader, tiny_net
+
+STEP = Finetune(epochs=5, lr=0.02, batch_size=16, validation=0.2)
+
+
+def run(step: Finetune = STEP, *, reader: TinyReader | None = None, **options: Any) -> FinetuneResult:
+    data = TrainSet(reader or TinyReader(90), CONTRACT, FAMILY)
+    return finetune(tiny_net(), step=step, data=data, devices=Devices("cpu"), **options)
+
+
+def test_it_learns_and_judges_on_the_held_out_share() -> None:
+    reader = TinyReader(90)
+    result = run(reader=reader)
+    assert result.held_out == 18
+    assert result.best_score is not None
+    assert result.best_score > 0.9
+    assert len(result.losses) == result.epochs_run == 5
+    assert sorted(set(reader.reads)) == list(range(90))
+
+
+def test_training_never_sees_a_held_out_sample_and_the_split_is_fixed() -> None:
+    data = TrainSet(TinyReader(90), CONTRACT, FAMILY)
+    train, validation = held_out(data, share=0.2, seed=3, batch_size=8)
+    assert set(train.indices).isdisjoint(validation.indices)
+    assert len(train.indices) + len(validation.indices) == 90
+    assert held_out(data, share=0.2, seed=3, batch_size=8)[1].indices == validation.indices
+    assert train.shuffle_seed == 3
+    assert validation.shuffle_seed is None
+
+
+def test_it_is_repeatable_and_resumable(tmp_path: Path) -> None:
+    first = run(checkpoint=tmp_path / "run.pt")
+    # All epochs are in the checkpoint: the second run only takes the result out of it.
+    reader = TinyReader(90)
+    again = run(checkpoint=tmp_path / "run.pt", reader=reader)
+    assert reader.reads == []
+    for one in (again, run()):
+        assert one.losses == first.losses
+        assert torch.equal(one.module[-1].weight, first.module[-1].weight)
+
+
+def test_a_teacher_is_needed_for_distillation() -> None:
+    step = Finetune(epochs=1, distill=Distill(weight=0.5))
+    with pytest.raises(ModelError, match=r"distill is 0\.5 and there is no teacher"):
+        run(step)
+    assert run(step, teacher=tiny_net(seed=1)).epochs_run == 1
+
+
+def test_a_set_that_is_too_small() -> None:
+    with pytest.raises(DataError, match="at least 2"):
+        run(reader=TinyReader(1))
+
+
+class Probabilities(nn.Module):
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.softmax(dim=1)
+
+
+def test_score_and_loss_leave_the_background_out() -> None:
+    spec = FamilySpec(kind="classification", labels=("a", "b"), background=True)
+    logits = torch.tensor([[9.0, 1.0, 0.0], [0.0, 0.0, 5.0]])
+    truths = torch.tensor([0, 1])
+    assert class_score(spec)(logits, truths) == 1.0
+    loss = family_objective(spec).loss(logits, truths)
+    assert loss.item() == pytest.approx(nn.functional.cross_entropy(logits, truths + 1).item())
+
+
+def test_probabilities_train_like_their_logits() -> None:
+    spec = FamilySpec(kind="classification", labels=("a", "b", "c"), outputs="probabilities")
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    truths = torch.tensor([0, 1, 2, 0])
+    given = family_objective(spec).loss(Probabilities()(logits), truths)
+    assert given.item() == pytest.approx(nn.functional.cross_entropy(logits, truths).item(), rel=1e-5)
