@@ -164,7 +164,9 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bench = _add(commands, "bench", "latency of an artifact on this machine", "artifact", "bench")
     bench.add_argument("artifact")
     _data_options(bench)
-    bench.add_argument("--quick", action="store_true", help="128 runs and 10 s instead of 1024 and 60 s")
+    bench.add_argument(
+        "--protocol", choices=("full", "quick", "smoke"), default="full", help="60 s, 10 s or 1 s (default: full)"
+    )
     bench.add_argument("--fps", type=float, default=30.0, help="camera rate of the paced run")
     bench.add_argument("--threads", type=int)
     bench.add_argument("--out", help="folder for the report (default: print only)")

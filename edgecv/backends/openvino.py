@@ -37,6 +37,7 @@ _PRECISION_HINT = "INFERENCE_PRECISION_HINT"
 _NOT_EXECUTED = ("Const", "Input", "Output")
 _INT8 = ("i8", "u8")
 _AUTO_NAME = re.compile(r'(<layer id=")(\d+)(" name=")([A-Z][A-Za-z]*)_\d+([^"]*")')
+_INDENTATION = re.compile(r">\s+<")
 _MODEL_NOTES = re.compile(r"\n\t<rt_info>.*?\n\t</rt_info>", re.DOTALL)
 
 
@@ -69,6 +70,7 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     model = onnx_files.read(source.onnx)
     if source.precision == "int8":
         onnx_qdq.fold_weights(model)
+        onnx_qdq.drop_zero_points(model)
     if source.precision == "fp16" and target.arch in ("aarch64", "arm64-apple"):
         options["properties"] = {_PRECISION_HINT: "f16", **options.get("properties", {})}
     with quiet(log):
@@ -94,9 +96,11 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
 
 
 def _make_repeatable(path: Path) -> None:
-    """Take out what differs from one conversion to the next: running numbers in names, the tool's notes."""
+    """Take out what differs from one conversion to the next (running numbers in names, the tool's notes), and
+    the indentation, a third of the file."""
     text = _AUTO_NAME.sub(r"\1\2\3\4_\2\5", path.read_text(encoding="utf-8"))
-    path.write_text(_MODEL_NOTES.sub("", text), encoding="utf-8", newline="\n")
+    text = _INDENTATION.sub("><", _MODEL_NOTES.sub("", text))
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _device(options: Mapping[str, Any]) -> str:

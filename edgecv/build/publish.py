@@ -119,7 +119,7 @@ def _manifest(context: Context, target: TargetPlan, made: CompiledFile) -> Manif
         model=compiled.model,
         files=made.entries,
         chain=chain_of(context, target.optimized, made),
-        engine_options=dict(board.engine_options),
+        engine_options=dict(compiled.options),
         engine_version=backends.get(board.backend).version(),
         threads=board.threads,
         thermal=tuple(to_plain(zone) for zone in board.thermal_zones),

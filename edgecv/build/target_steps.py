@@ -25,7 +25,7 @@ from edgecv.errors import ToolchainError
 from edgecv.measure.accuracy import evaluate, even_indices
 from edgecv.measure.host import Sampler
 from edgecv.measure.ladder import Judge, Outputs, compiler_limits, ladder, load_outputs, preprocess_rung
-from edgecv.measure.latency import FULL, QUICK, measure_latency
+from edgecv.measure.latency import PLANS, measure_latency
 from edgecv.measure.subject import Subject, subject
 
 ACCURACY = "accuracy.json"
@@ -139,7 +139,7 @@ def measure_file(
             model,
             images,
             fps=recipe.measure.fps,
-            plan=QUICK if recipe.measure.quick else FULL,
+            plan=PLANS[recipe.measure.protocol],
             watch=watch,
             progress=context.progress,
         )
@@ -163,7 +163,7 @@ def open_subject(context: Context, made: CompiledFile, recipe: Recipe, target: T
     """
     with quiet(context.log):
         engine = backends.get(target.backend).load(
-            made.folder / made.compiled.model, options=target.engine_options, threads=target.threads
+            made.folder / made.compiled.model, options=made.compiled.options, threads=target.threads
         )
     return subject(
         engine,

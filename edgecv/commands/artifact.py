@@ -27,7 +27,7 @@ from edgecv.errors import MeasurementError, UsageError
 from edgecv.measure.accuracy import evaluate as evaluate_subject
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.host import Sampler, machine_facts
-from edgecv.measure.latency import FULL, QUICK, measure_latency
+from edgecv.measure.latency import PLANS, measure_latency
 from edgecv.report.render import render_all
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.text import render_text
@@ -109,7 +109,7 @@ def bench(options: argparse.Namespace) -> int:
             model.subject,
             images,
             fps=options.fps,
-            plan=QUICK if options.quick else FULL,
+            plan=PLANS[options.protocol],
             watch=Sampler(zones=zones),
             progress=PlainProgress(),
         )

@@ -266,7 +266,10 @@ class Measure:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    quick: bool = field(default=False, metadata={"description": "128 runs and 10 s instead of 1024 and 60 s"})
+    protocol: Literal["full", "quick", "smoke"] = field(
+        default="full",
+        metadata={"description": "full: 1024 runs and 60 s; quick: 128 and 10 s; smoke: 32 and 1 s, to try a recipe"},
+    )
     fps: float = field(default=30.0, metadata={"gt": 0, "le": 1000, "description": "camera rate of the paced run"})
 
 

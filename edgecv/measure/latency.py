@@ -50,7 +50,9 @@ class LatencyPlan:
 FULL = LatencyPlan(min_runs=1024, min_s=60.0, warmup_runs=10, warmup_s=2.0, warmup_max_s=20.0, quick=False)
 QUICK = LatencyPlan(min_runs=128, min_s=10.0, warmup_runs=10, warmup_s=2.0, warmup_max_s=5.0, quick=True)
 SMOKE = LatencyPlan(min_runs=32, min_s=1.0, warmup_runs=10, warmup_s=0.2, warmup_max_s=0.5, quick=True)
-"""For demos and tests of the pipeline itself; the figures are marked quick as well."""
+"""To try a recipe; the figures are marked quick as well."""
+PLANS = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
+"""By the name that a recipe's ``measure.protocol`` has."""
 
 
 class Watch(Protocol):

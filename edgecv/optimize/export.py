@@ -15,7 +15,7 @@ from edgecv.backends.common import layout_of, quiet
 from edgecv.backends.program import fold_weights, load_program, seal
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ModelError, ToolchainError
-from edgecv.optimize.graph import capture
+from edgecv.optimize.capture import capture
 
 __all__ = ["export_program", "load_program", "program_specs", "save_program", "write_onnx"]
 
@@ -81,7 +81,7 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int = OPSET, log:
             )
             assert made is not None
             model = made.model_proto
-        except Exception as error:  # noqa: BLE001 - the exporter raises its own and torch's internal errors
+        except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise ToolchainError(f"torch.onnx refuses the graph ({reason}); see {log or 'the log'}") from error
     _strip(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -33,11 +33,11 @@ def plain_scores(groups: Sequence[Group], *, kind: Kind, seed: int) -> list[Scor
     """
     import torch_pruning
 
-    kinds = {
+    kinds: dict[Kind, Callable[[], Callable[[Any], torch.Tensor | None]]] = {
         "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
         "bn-scale": torch_pruning.importance.BNScaleImportance,
         "lamp": torch_pruning.importance.LAMPImportance,
-        "fpgm": torch_pruning.importance.FPGMImportance,
+        "fpgm": lambda: _median_distance,
         "random": torch_pruning.importance.RandomImportance,
     }
     importance = kinds[kind]()
@@ -79,6 +79,32 @@ def taylor_scores(module: nn.Module, groups: Sequence[Group], *, batches: Batche
         for (group, _), total in zip(groups, totals, strict=True)
         if total is not None
     ]
+
+
+def _median_distance(raw: Any) -> torch.Tensor | None:
+    """How far each filter lies from all others of its layer, mean over the layers of a group.
+
+    torch-pruning's own measure squares the weights first and so takes a filter and its opposite for equal.
+    """
+    import torch_pruning
+
+    filters = (
+        torch_pruning.prune_conv_out_channels,
+        torch_pruning.prune_depthwise_conv_out_channels,
+        torch_pruning.prune_linear_out_channels,
+    )
+    channels = len(raw[0].idxs)
+    total, layers = torch.zeros(channels, dtype=torch.float64), 0
+    for item in raw:
+        if item.dep.handler not in filters or any(index is None for index in item.root_idxs):
+            continue
+        weight = item.dep.target.module.weight.detach()
+        rows = (weight.transpose(0, 1) if getattr(item.dep.target.module, "transposed", False) else weight)[item.idxs]
+        flat = rows.flatten(1).double().cpu()
+        distances = torch.cdist(flat, flat).sum(dim=1)
+        total.scatter_add_(0, torch.tensor(item.root_idxs), distances / distances.mean())
+        layers += 1
+    return total / layers if layers else None
 
 
 def _scored(group: Prunable, scores: torch.Tensor) -> Scored:

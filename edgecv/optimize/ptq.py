@@ -15,7 +15,7 @@ from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
-from edgecv.optimize.graph import capture
+from edgecv.optimize.capture import capture
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 
@@ -73,7 +73,7 @@ def quantize_ptq(
             graph = _run_nncf(graph, quantizer, source, count, step, ranges)
         except EdgecvError:
             raise
-        except Exception as error:  # noqa: BLE001 - NNCF raises its own, torch's and plain Python errors
+        except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise ToolchainError(
                 f"NNCF cannot quantise {type(module).__name__} ({reason}). "

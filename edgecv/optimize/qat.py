@@ -14,20 +14,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torchao.quantization.pt2e import (
-    disable_fake_quant,
-    disable_observer,
-    enable_fake_quant,
-    enable_observer,
-)
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
 
 from edgecv.backends.common import quiet
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
-from edgecv.optimize.graph import capture
+from edgecv.optimize.capture import capture
+from edgecv.optimize.pt2e import (
+    convert_pt2e,
+    disable_fake_quant,
+    disable_observer,
+    enable_fake_quant,
+    enable_observer,
+    prepare_qat_pt2e,
+)
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.training import FitResult, Hooks
@@ -86,7 +87,7 @@ def quantize_qat(
     with quiet(log), torch.no_grad():
         try:
             converted = convert_pt2e(prepared, fold_quantize=False)
-        except Exception as error:  # noqa: BLE001 - torchao asserts and raises plain Python errors
+        except Exception as error:
             raise ToolchainError(f"torchao cannot convert the trained graph ({error})") from error
         return wrap_up(converted, plan=quantizer.plan, example=example, calibration=calibration), result
 
@@ -96,7 +97,7 @@ def _prepared(graph: GraphModule, quantizer: EdgeQuantizer, *, name: str) -> Gra
         return prepare_qat_pt2e(graph, quantizer)
     except EdgecvError:
         raise
-    except Exception as error:  # noqa: BLE001 - torchao asserts and raises plain Python errors
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ToolchainError(
             f"torchao cannot prepare {name} for training ({reason}). "

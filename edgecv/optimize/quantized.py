@@ -16,8 +16,9 @@ from torch.fx.graph import CodeGen
 from edgecv.backends.program import seal
 from edgecv.core.protocols import Batches
 from edgecv.errors import DataError
-from edgecv.optimize.graph import QUANTIZE, get_constant, snap_biases, snap_weights
+from edgecv.optimize.graph import QUANTIZE, get_constant
 from edgecv.optimize.rules import Plan
+from edgecv.optimize.snap import snap_biases, snap_weights
 
 __all__ = ["QuantizedGraph", "Saturation", "TensorRecord", "pictures", "wrap_up"]
 
@@ -145,5 +146,5 @@ def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ..
                 outside[index] += int(((steps < low - 0.5) | (steps > high + 0.5)).sum())
                 total[index] += values.numel()
     shares = (outside / total).tolist()
-    names = [node.args[0].name for node in nodes]  # type: ignore[union-attr]
+    names = [str(node.args[0]) for node in nodes]  # a node's text is its name
     return tuple(Saturation(name, share) for name, share in zip(names, shares, strict=True) if share > SATURATION_SHARE)

@@ -12,21 +12,19 @@ from typing import Any, Literal
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e import (
+
+from edgecv.errors import EdgecvError
+from edgecv.optimize.pt2e import (
     FakeQuantize,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
     PerChannelMinMaxObserver,
-)
-from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationSpec,
     Quantizer,
     SharedQuantizationSpec,
 )
-
-from edgecv.errors import EdgecvError
 from edgecv.optimize.rules import Plan, plan_graph
 
 __all__ = ["ANNOTATION", "EdgeQuantizer", "Scheme"]

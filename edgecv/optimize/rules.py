@@ -10,8 +10,9 @@ A tensor is quantised where it is made, so that all who read it read the same in
 - Products of two int8 tensors, pooling, resizing and pointwise activations stay int8.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
   goes in and comes out, as LiteRT demands, and engines then move bytes.
-- Everything else (softmax, layer norm, GELU, attention products) stays float, and so does what
-  ``keep_float`` names.
+- Sigmoid and tanh stay float: LiteRT's int8 kernels accept one fixed scale and zero point only, which the
+  portable scheme cannot have. So does everything else (softmax, layer norm, GELU, attention products),
+  and what ``keep_float`` names.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ POINTWISE = {
     aten.hardswish.default,
     aten.leaky_relu.default,
     aten.mean.dim,
-    aten.sigmoid.default,
     aten.silu.default,
-    aten.tanh.default,
 }
 # Local means of their input: the result lies within the input's range, and LiteRT wants one scale. A mean
 # over the whole picture (aten.mean) is far smaller than its input and has a scale of its own.
@@ -86,6 +85,7 @@ MOVES = {
     aten.view.default,
     operator.getitem,
 }
+KEEPERS = MOVES | MEANS
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
 
 
@@ -107,7 +107,7 @@ class Plan:
 
 
 def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
-    """Apply the rules to a graph of `edgecv.optimize.graph.capture`.
+    """Apply the rules to a graph of `edgecv.optimize.capture.capture`.
 
     ``keep_float`` holds globs over module names as ``named_modules`` gives them (``layer4.*``,
     ``classifier``); what such a module computes stays float.
@@ -135,33 +135,32 @@ def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str
     name = _name(node)
     sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
     if node.target in LAYERS:
-        if not _has_constant_weight(node):
-            plan.floats[node.name] = "its weight is not a constant"
-            return
-        weight = node.args[1]
-        assert isinstance(weight, Node)
-        plan.weights.append((node, weight, _channel_axis(node)))
-        if sources[0] not in groups:
-            plan.edges.append((sources[0], node))
-            plan.why.setdefault(sources[0].name, f"float, quantised for {name}")
-        _mark_tail(plan, groups, node, name, patterns)
-        return
-    if not sources or any(source not in groups for source in sources) or _reads_constants(node):
-        return
-    if node.target in PAIRS:
-        if all(isinstance(item, Node) for item in node.args[:2]):
-            tail = _mark_tail(plan, groups, node, name, patterns)
-            if node.target in SUMS:
-                for source in sources:
-                    _join(groups, source, tail)
+        _visit_layer(plan, groups, node, patterns)
+    elif not sources or any(source not in groups for source in sources) or _reads_constants(node):
+        return  # a float neighbour: the result stays float
+    elif node.target in PAIRS and all(isinstance(item, Node) for item in node.args[:2]):
+        tail = _mark_tail(plan, groups, node, name, patterns)
+        for source in sources if node.target in SUMS else ():
+            _join(groups, source, tail)
     elif node.target in POINTWISE:
         _mark(plan, groups, node, f"output of {name}")
-    elif node.target in MOVES or node.target in MEANS:
-        if node.target in PADS and not _pads_zero(node):
-            return
+    elif node.target in KEEPERS and (node.target not in PADS or _pads_zero(node)):
         _mark(plan, groups, node, f"{name} keeps the scale of its input")
         for source in sources:
             _join(groups, source, node)
+
+
+def _visit_layer(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str, ...]) -> None:
+    name, source, weight = _name(node), node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    if not isinstance(weight, Node) or weight.op != "get_attr":
+        plan.floats[node.name] = "its weight is not a constant"
+        return
+    plan.weights.append((node, weight, _channel_axis(node)))
+    if source not in groups:
+        plan.edges.append((source, node))
+        plan.why.setdefault(source.name, f"float, quantised for {name}")
+    _mark_tail(plan, groups, node, name, patterns)
 
 
 def _mark_tail(plan: Plan, groups: dict[Node, Node], node: Node, name: str, patterns: tuple[str, ...]) -> Node:
@@ -242,21 +241,16 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.float32
 
 
-def _has_constant_weight(node: Node) -> bool:
-    weight = node.args[1] if len(node.args) > 1 else None
-    return isinstance(weight, Node) and weight.op == "get_attr"
-
-
 def _reads_constants(node: Node) -> bool:
     return any(source.op == "get_attr" for source in node.all_input_nodes)
 
 
 def _pads_zero(node: Node) -> bool:
     if node.target is aten.constant_pad_nd.default:
-        return len(node.args) < 3 or node.args[2] == 0
+        return len(node.args) < 3 or not node.args[2]
     mode: Any = node.args[2] if len(node.args) > 2 else "constant"
     value = node.args[3] if len(node.args) > 3 else None
-    return mode != "constant" or value in (None, 0, 0.0)
+    return bool(mode != "constant" or value in (None, 0, 0.0))
 
 
 def _channel_axis(node: Node) -> int | None:

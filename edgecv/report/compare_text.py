@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from edgecv.core.plain import to_plain
 from edgecv.report.compare import ArtifactChange, Change, Comparison

@@ -67,12 +67,12 @@ def test_set_texts_that_cannot_be_read(text: str) -> None:
 
 
 def test_sets_change_the_recipe(write: Write, good: str) -> None:
-    sets = ["steps.1.finetune.epochs=7", "targets=[host-openvino]", "budgets.size_mb=2", "measure.quick=true"]
+    sets = ["steps.1.finetune.epochs=7", "targets=[host-openvino]", "budgets.size_mb=2", "measure.protocol=quick"]
     recipe = load_recipe(write(good), sets=sets, env={}).recipe
     assert recipe.steps[1] == Finetune(epochs=7)
     assert recipe.targets == ("host-openvino",)
     assert recipe.budgets.size_mb == 2
-    assert recipe.measure.quick
+    assert recipe.measure.protocol == "quick"
 
 
 def test_set_can_reach_into_short_forms(write: Write, good: str, tmp_path: Path) -> None:

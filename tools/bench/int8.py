@@ -62,7 +62,14 @@ def built(case: Case, folder: Path, *, int8: bool) -> Path:
     """Build the case for every engine; returns the folder of the artifacts."""
     out = folder / f"{case.name}-{'int8' if int8 else 'float'}"
     steps = f"steps=[{{quantize: {{method: {case.quantize}}}}}]" if int8 else "steps=[]"
-    sets = [f"targets=[{', '.join(ENGINES)}]", steps, "budgets={}", "measure.quick=true", "overrides=[]", *case.sets]
+    sets = [
+        f"targets=[{', '.join(ENGINES)}]",
+        steps,
+        "budgets={}",
+        "measure.protocol=smoke",
+        "overrides=[]",
+        *case.sets,
+    ]
     command = [sys.executable, "-m", "edgecv.cli", "optimize", str(case.recipe), "--out", str(out)]
     command += ["--cache", str(folder / "cache")]
     for item in sets:
