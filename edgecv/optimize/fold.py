@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
@@ -13,14 +14,16 @@ from edgecv.optimize.graph import (
     CONVOLUTIONS,
     LINEAR,
     TRANSPOSED,
+    fake,
     finish,
     get_constant,
     groups_of,
     replace_argument,
+    set_constant,
     shape_of,
 )
 
-__all__ = ["fold_batch_norms", "spell_global_pools"]
+__all__ = ["fold_batch_norms", "spell_batch_norms", "spell_global_pools"]
 
 aten = torch.ops.aten
 
@@ -63,6 +66,52 @@ def spell_global_pools(graph: GraphModule) -> int:
         spelled += 1
     finish(graph)
     return spelled
+
+
+def spell_batch_norms(graph: GraphModule) -> int:
+    """Write the batch norms that no layer could take (on pictures) as 1x1 depthwise convolutions; returns how many.
+
+    The same numbers. For int8: engines compute such a convolution in integers, and a batch norm in float.
+    """
+    spelled = 0
+    for node in list(graph.graph.nodes):
+        if node.target is not BATCH_NORM or not _only_first_result_used(node):
+            continue
+        shape, variance = shape_of(node.args[0]), node.args[4]
+        if shape is None or len(shape) != 4 or not isinstance(variance, Node) or variance.op != "get_attr":
+            continue
+        gain, offset = _gain_and_offset(graph, node)
+        stem = str(variance.target).rpartition(".")[0]
+        names = [f"{stem}.gain", f"{stem}.offset"]
+        set_constant(graph, names[0], gain.reshape(-1, 1, 1, 1))
+        set_constant(graph, names[1], offset)
+        with graph.graph.inserting_before(node):
+            constants = [graph.graph.get_attr(name) for name in names]
+            settings = ([1, 1], [0, 0], [1, 1], len(gain))
+            layer = graph.graph.call_function(CONVOLUTIONS[1], (node.args[0], *constants, *settings))
+        layer.meta = {**node.meta, "val": node.meta["val"][0]}
+        for constant, value in zip(constants, (gain.reshape(-1, 1, 1, 1), offset), strict=True):
+            constant.meta["val"] = fake(layer, value)
+        for user in list(node.users):
+            user.replace_all_uses_with(layer)
+            graph.graph.erase_node(user)
+        graph.graph.erase_node(node)
+        spelled += 1
+    finish(graph)
+    return spelled
+
+
+def _gain_and_offset(graph: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
+    """A batch norm as ``x * gain + offset``, both `(C,)`."""
+    _, gamma, beta, mean, variance, _, epsilon = norm.args
+    center, spread = get_constant(graph, mean).double(), get_constant(graph, variance).double()  # type: ignore[arg-type]
+    gain = torch.rsqrt(spread + float(epsilon))  # type: ignore[arg-type]
+    if isinstance(gamma, Node):
+        gain = gain * get_constant(graph, gamma)
+    offset = -center * gain
+    if isinstance(beta, Node):
+        offset = offset + get_constant(graph, beta)
+    return gain.float(), offset.float()
 
 
 def _only_first_result_used(node: Node) -> bool:

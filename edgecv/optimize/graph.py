@@ -19,6 +19,7 @@ __all__ = [
     "LINEAR",
     "QUANTIZE",
     "TRANSPOSED",
+    "fake",
     "finish",
     "get_constant",
     "groups_of",
@@ -109,7 +110,7 @@ def replace_argument(graph: GraphModule, node: Node, position: int, value: Tenso
     old = node.args[position] if len(node.args) > position else None
     if isinstance(old, Node) and old.op == "get_attr" and len(old.users) == 1:
         set_constant(graph, str(old.target), value)
-        old.meta["val"] = _fake(node, value)
+        old.meta["val"] = fake(node, value)
         return
     stem = str(weight_node.target).rpartition(".")[0] if weight_node.op == "get_attr" else ""
     leaf = ("input", "weight", "bias")[position]
@@ -120,7 +121,7 @@ def replace_argument(graph: GraphModule, node: Node, position: int, value: Tenso
     set_constant(graph, name, value)
     with graph.graph.inserting_before(node):
         constant = graph.graph.get_attr(name)
-    constant.meta["val"] = _fake(node, value)
+    constant.meta["val"] = fake(node, value)
     arguments = [*node.args, *[None] * (position + 1 - len(node.args))]
     arguments[position] = constant
     node.args = tuple(arguments)
@@ -183,7 +184,7 @@ def _keeps_order(node: Node, rank: int) -> bool:
     return [axis % rank for axis in order] == list(range(rank))
 
 
-def _fake(like: Node, value: Tensor) -> Tensor:
+def fake(like: Node, value: Tensor) -> Tensor:
     """``value`` without its data, as the tracer keeps tensors in the metadata of nodes."""
     known = like.meta["val"]
     return known.fake_mode.from_tensor(value.detach()) if hasattr(known, "fake_mode") else value.detach()

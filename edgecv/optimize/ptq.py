@@ -16,6 +16,7 @@ from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.optimize.capture import capture
+from edgecv.optimize.fold import spell_batch_norms
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 
@@ -63,6 +64,7 @@ def quantize_ptq(
     """
     report = progress or SilentProgress()
     graph = capture(module, example)
+    spell_batch_norms(graph)
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float)
     source = _Pictures(calibration, samples, tuple(example.shape[1:]))
     count = sum(1 for _ in source)

@@ -2,8 +2,9 @@
 
 A tensor is quantised where it is made, so that all who read it read the same int8 numbers:
 
-- Convolutions and linear layers read int8 inputs and int8 weights and give int8 outputs. The output
-  is taken behind a ReLU, ReLU6 or clamp, because all engines fuse those into the layer.
+- Convolutions and linear layers read int8 inputs and int8 weights and give int8 outputs; with a float output
+  LiteRT would compute the whole layer in float and store its weights four times larger. The output is
+  taken behind a ReLU, ReLU6 or clamp, because all engines fuse those into the layer.
 - Sums of two int8 tensors have one scale for both inputs and the result. Rounding then commutes with the
   sum, so an engine that rounds the convolution before the addition and one that fuses both (OpenVINO,
   TensorRT) give the same numbers, and integer engines add without rounding at all.

@@ -1,0 +1,134 @@
+"""Every ready recipe of a large network, from the recipe file to all of its artifacts.
+
+Weights are random and the pictures are drawn here, so nothing is downloaded and no accuracy means
+anything; what is proven is that each network passes pruning, quantisation, export, each compiler and the
+verification ladder, and that the artifacts are whole.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgecv import cli
+from edgecv.core.artifact import read_manifest
+from edgecv.report.schema import ArtifactFigures
+from edgecv.report.schema_io import read_report
+
+CLASSES = ("tench", "goldfish", "tiger shark", "hammerhead")
+EVALUATED, CALIBRATED = 3, 3
+"""Pictures a class."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a recipe is made small enough for a test. ``size`` is the network's input, None as in the recipe."""
+
+    size: int | None = None
+    options: str = "{}"
+    not_here: tuple[str, ...] = ("iphone-15", "jetson-orin-nano")
+    statuses: dict[str, str] = field(default_factory=lambda: {"jetson-orin-nano": "deferred"})
+
+
+CASES = {
+    "mobilenet-v3-small": Case(),
+    "mobilenetv4-conv-small": Case(),
+    "shufflenet-v2": Case(),
+    "ghostnet-100": Case(),
+    "efficientnet-b0": Case(),
+    "resnet18": Case(),
+    "densenet121": Case(),
+    "convnext-tiny": Case(),
+    "deit-tiny": Case(),
+    "swin-tiny": Case(),
+}
+
+
+def picture(draws: np.random.Generator, kind: int) -> np.ndarray:
+    """A 160 x 200 RGB picture of waves with blobs on them; ``kind`` sets the colour and the waves' direction."""
+    rows, columns = np.mgrid[0:160, 0:200] / 40.0
+    angle = kind * 0.8 + draws.normal() * 0.2
+    waves = np.sin(columns * np.cos(angle) * 3 + rows * np.sin(angle) * 3 + draws.uniform(0, 6))
+    tint = 0.5 + 0.3 * np.sin(kind + np.arange(3) * 2.0)
+    values = np.clip(tint + 0.25 * waves[..., None] + draws.normal(0, 0.03, (160, 200, 3)), 0, 1)
+    drawn = np.ascontiguousarray((values * 255).astype(np.uint8))
+    for _ in range(6):
+        centre = (int(draws.integers(0, 200)), int(draws.integers(0, 160)))
+        colour = tuple(int(value) for value in draws.integers(20, 235, 3))
+        cv2.circle(drawn, centre, int(draws.integers(5, 30)), colour, -1)
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders ``eval`` and ``calibration``, one folder a class, without a common picture."""
+    root = tmp_path_factory.mktemp("pictures")
+    draws = np.random.default_rng(0)
+    for split, count in (("eval", EVALUATED), ("calibration", CALIBRATED)):
+        for kind, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                assert cv2.imwrite(str(folder / f"{number}.png"), picture(draws, kind))
+    return root
+
+
+def settings(case: Case, pictures: Path) -> list[str]:
+    """Values that make the recipe small and independent of downloads, as ``--set`` takes them."""
+    evaluated = json.dumps({"kind": "imagefolder", "path": str(pictures / "eval")})
+    calibrated = json.dumps({"kind": "imagefolder", "path": str(pictures / "calibration")})
+    values = {
+        "model.weights": "null",
+        "model.options": case.options,
+        "data.eval": evaluated,
+        "data.calibration": json.dumps({"source": json.loads(calibrated), "samples": CALIBRATED * len(CLASSES)}),
+        "budgets": "{}",
+        "measure.protocol": "smoke",
+    }
+    if case.size is not None:
+        values["model.input.size"] = f"[{case.size}, {case.size}]"
+    return [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+
+
+def show(artifact: ArtifactFigures) -> str:
+    """The ladder of an artifact in words, for the message of a failing test."""
+    rungs = artifact.ladder.rungs if artifact.ladder else ()
+    lines = [f"  {rung.outcome}: {rung.name}: {rung.sqnr_db} dB, blame {rung.blame!r}" for rung in rungs]
+    return "\n".join([f"{artifact.target}: {artifact.error or 'no error'}", *lines])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_recipe(
+    name: str,
+    root: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case, out = CASES[name], tmp_path / "out"
+    monkeypatch.setenv("EDGECV_CACHE", str(tmp_path / "cache"))
+    recipe = str(root / "recipes" / "classification" / f"{name}.yaml")
+    code = cli.main(["optimize", recipe, "--out", str(out), *settings(case, pictures)])
+    shown = capsys.readouterr()
+    assert code == 0, shown.out + shown.err
+    made = [artifact for artifact in read_report(out / "report.json").artifacts if artifact.role == "optimized"]
+    for artifact in made:
+        assert artifact.error == ""
+        manifest = read_manifest(out / artifact.target)
+        assert manifest.status == case.statuses.get(artifact.target, "ready")
+        assert artifact.size_ratio is not None
+        assert artifact.size_ratio < (0.5 if manifest.precision == "int8" else 0.6)
+        assert artifact.ladder is not None
+        assert artifact.ladder.first_broken is None, show(artifact)
+        compiled = artifact.ladder.rungs[-1 if artifact.target in case.not_here else -2]
+        assert compiled.name == f"compiled {artifact.backend}"
+        assert compiled.outcome == ("not-checked" if artifact.target in case.not_here else "pass")
+    for artifact in made:
+        assert cli.main(["verify", str(out / artifact.target)]) == 0
