@@ -2,7 +2,8 @@
 
 Rules: TensorRT documentation, "Working with Quantized Types" (symmetric int8 only, per tensor for
 activations, per output channel for weights) and its advice where Q/DQ pairs stand (none between a
-convolution and its activation function, or the two cannot be fused).
+convolution and its ReLU, or the two cannot be fused). Other activation functions may have a pair in
+front: LiteRT's int8 kernels need it there, and all targets compute the same numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from edgecv.backends.onnx_qdq import DQ, Links, Q, axis_of, links, zero_point
 
-_ACTIVATIONS = ("Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "PRelu")
+_CLAMPS = ("Relu", "Clip")
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -29,7 +30,7 @@ def problems(model: Any) -> list[str]:
             found += _scheme(node, graph)
         if node.op_type == Q:
             found += _between(node, graph)
-        if node.op_type in _ACTIVATIONS:
+        if node.op_type in _CLAMPS:
             found += _split_from_layer(node, graph)
     return found
 
@@ -89,7 +90,7 @@ def _between(node: Any, graph: Links) -> list[str]:
 
 
 def _split_from_layer(node: Any, graph: Links) -> list[str]:
-    """A Q/DQ pair between a layer and its activation function keeps the two from being fused."""
+    """A Q/DQ pair between a layer and the clamp behind it keeps the two from being fused."""
     dequantize = graph.maker.get(node.input[0])
     if dequantize is None or dequantize.op_type != DQ:
         return []

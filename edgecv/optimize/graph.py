@@ -47,6 +47,7 @@ ALWAYS_NO_OP = {
     aten.detach.default,
     aten.lift_fresh_copy.default,
 }
+CHECK = aten._assert_tensor_metadata.default
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 NO_OP_OF_SAME_SHAPE = {
     aten._unsafe_view.default,
@@ -67,7 +68,9 @@ def remove_no_ops(graph: GraphModule) -> int:
     for node in list(graph.graph.nodes):
         if node.op != "call_function":
             continue
-        if _is_no_op(node):
+        if node.target is CHECK:
+            graph.graph.erase_node(node)
+        elif _is_no_op(node):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
             removed += 1

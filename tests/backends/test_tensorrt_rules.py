@@ -91,14 +91,25 @@ def test_scales_that_are_computed_are_named(sound: Any) -> None:
     assert problems(sound) == ["QuantizeLinear node_y2_q: scale and zero point must be constants"]
 
 
-def test_a_pair_between_a_layer_and_its_relu_is_named(sound: Any) -> None:
+def split_first_layer(model: Any) -> None:
+    """Put a Q/DQ pair between the first convolution and its ReLU."""
     for name, kind, ends in (("y1_q", "QuantizeLinear", "y1"), ("y1_dq", "DequantizeLinear", "y1_q")):
         node = helper.make_node(kind, [ends, "r1_s", "r1_z"], [name], name=f"node_{name}")
-        sound.graph.node.insert(list(sound.graph.node).index(node_of(sound, "r1")), node)
-    node_of(sound, "r1").input[0] = "y1_dq"
+        model.graph.node.insert(list(model.graph.node).index(node_of(model, "r1")), node)
+    node_of(model, "r1").input[0] = "y1_dq"
+
+
+def test_a_pair_between_a_layer_and_its_relu_is_named(sound: Any) -> None:
+    split_first_layer(sound)
     found = problems(sound)
     pair = "QuantizeLinear node_y1_q stands between Conv node_y1 and Relu node_r1"
     assert found == [f"{pair}; they cannot be fused: quantise behind it"]
+
+
+def test_a_pair_between_a_layer_and_a_hard_swish_is_sound(sound: Any) -> None:
+    split_first_layer(sound)
+    node_of(sound, "r1").op_type = "HardSwish"
+    assert problems(sound) == []
 
 
 def test_a_pair_before_a_residual_addition_is_sound(sound: Any) -> None:
