@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import edgecv
-from edgecv.errors import EdgecvError, RecipeError
+from edgecv.errors import EdgecvError, RecipeError, ToolchainError
 
 EXIT_CODES = """exit codes: 0 all budgets met; 1 a defect of edgecv; 2 usage or recipe error; 3 a budget failed;
 4 measurement invalid or inconclusive; 5 toolchain or device missing; 6 artifact corrupt or not trusted"""
@@ -31,7 +31,17 @@ class _Parser(argparse.ArgumentParser):
 
 def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     def call(options: argparse.Namespace) -> int:
-        result: int = getattr(importlib.import_module(f"edgecv.commands.{module}"), function)(options)
+        try:
+            command = getattr(importlib.import_module(f"edgecv.commands.{module}"), function)
+            result: int = command(options)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("edgecv"):
+                raise
+            raise ToolchainError(
+                f"`edgecv {options.command}` needs the package {error.name}, which is not installed here. "
+                "On the build machine: pip install 'edgecv[host]'. A board needs only `import`, `build`, `run`, "
+                "`eval`, `bench`, `verify`, `report` and `compare`."
+            ) from error
         return result
 
     return call

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,15 @@ DEVICE_MODULES = (
     "edgecv, edgecv.core.artifact, edgecv.vision.image, edgecv.families, edgecv.backends, edgecv.measure.latency, "
     "edgecv.measure.accuracy, edgecv.report.render, edgecv.runtime.load, edgecv.commands.artifact"
 )
+
+
+sys.path.insert(0, str(ROOT / "tools"))
+from device_env import make_device_env, oldest_python  # noqa: E402
+
+
+def device_python(folder: Path) -> str:
+    """An interpreter with what a board has; of this Python's version where the oldest is not installed."""
+    return make_device_env(folder, python=oldest_python() or sys.executable)
 
 
 def cpu_of(command: list[str], *, repeat: int = 5) -> float:
@@ -63,20 +71,6 @@ def run_figures(folder: Path) -> tuple[float, float, float]:
     return (walls[0] - worked) / walls[0], walls[0], walls[1]
 
 
-def device_python(folder: Path) -> str:
-    """An interpreter with numpy, OpenCV, ONNX Runtime and edgecv's wheel, as a board has."""
-    base = shutil.which("python3.10") or sys.executable
-    try:
-        subprocess.run([base, "--version"], check=True, capture_output=True)
-    except subprocess.CalledProcessError:
-        base = sys.executable
-    subprocess.run([base, "-m", "venv", str(folder / "venv")], check=True)
-    python = str(folder / "venv" / "bin" / "python")
-    installer = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python, f"{ROOT}[onnxruntime]"]
-    subprocess.run(installer, check=True)
-    return python
-
-
 def import_figures(python: str) -> tuple[float, list[str], str]:
     """CPU seconds of the device half beyond numpy and cv2, the heavy modules loaded, the Python version."""
     base = cpu_of([python, "-c", "import numpy, cv2"])
@@ -102,7 +96,7 @@ def main() -> int:
             rows.append(("second, unchanged run", f"{second:.2f} s", "< 3 s", second < 3))
         help_s = cpu_of(edgecv("--help"))
         rows.append(("edgecv --help, CPU", f"{help_s:.3f} s", "<= 0.25 s", help_s <= 0.25))
-        beyond_s, heavy, version = import_figures(options.device_python or device_python(folder))
+        beyond_s, heavy, version = import_figures(options.device_python or device_python(folder / "venv"))
         rows.append((f"import of the device half, Python {version}", f"{beyond_s:.3f} s", "<= 0.2 s", beyond_s <= 0.2))
         rows.append(("heavy modules it loads", ", ".join(heavy) or "none", "none", not heavy))
     for what, figure, limit, holds in rows:
