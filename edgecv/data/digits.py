@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from importlib import metadata
 from typing import Literal
 
 import numpy as np
@@ -92,6 +91,8 @@ def digits_fingerprint() -> str:
     Raises:
         ToolchainError: scikit-learn is not installed.
     """
+    from importlib import metadata
+
     try:
         return "scikit-learn " + metadata.version("scikit-learn")
     except metadata.PackageNotFoundError:

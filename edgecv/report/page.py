@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from importlib import resources
+from pathlib import Path
 
 from edgecv.report.artifact_table import artifact_table
 from edgecv.report.chart import Point, chart, chart_points, is_crowded, left_out
@@ -74,7 +74,7 @@ def _sections(report: Report) -> list[Child]:
 
 
 def _file(name: str) -> str:
-    return resources.files("edgecv.report").joinpath(name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -72,6 +72,6 @@ def test_scikit_learn_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise digits.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(digits.metadata, "version", missing)
+    monkeypatch.setattr("importlib.metadata.version", missing)
     with pytest.raises(ToolchainError, match="pip install"):
         digits.digits_fingerprint()
