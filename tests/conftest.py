@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# As `edgecv optimize` does: test processes side by side must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_labels_must_be_ten() -> None:
 
 def test_scikit_learn_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise digits.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.version", missing)
     with pytest.raises(ToolchainError, match="pip install"):

@@ -1,0 +1,207 @@
+"""One graph for all targets: the engines must give the same answers, and the answers must stay right."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecv import backends
+from edgecv.core.contract import InputContract
+from edgecv.core.protocols import CompileSource
+from edgecv.core.recipe import Quantize
+from edgecv.core.target import Target
+from edgecv.models.reference import cifar_resnet20
+from edgecv.optimize.export import save_program, write_onnx
+from edgecv.optimize.ptq import quantize_ptq
+from edgecv.optimize.quantized import QuantizedGraph
+from edgecv.vision.image import preprocess
+
+from .quantize_nets import batches, images, sqnr_db
+
+ENGINES = ("onnxruntime", "openvino", "litert")
+CONTRACT = InputContract(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+MAX_DROP = 0.007
+MIN_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A quantised network as the compilers take it."""
+
+    made: QuantizedGraph
+    source: CompileSource
+
+    def run_torch(self, arrays: np.ndarray) -> np.ndarray:
+        return run_module(self.made.program.module(), arrays)
+
+    def run(self, engine: str, arrays: np.ndarray, folder: Path) -> np.ndarray:
+        """Compile for an engine and run it on every array: `(N, classes)` float32."""
+        out = folder / engine
+        out.mkdir()
+        backend = backends.get(engine)
+        compiled = backend.compile(self.source, target=target(engine), out=out, log=folder / "log.txt")
+        loaded = backend.load(out / compiled.model, options=compiled.options, threads=1)
+        first = loaded.inputs[0]
+        inputs = arrays.transpose(0, 2, 3, 1) if first.layout == "NHWC" else arrays
+        results = []
+        for array in inputs:
+            stored = loaded.run([np.ascontiguousarray(first.quantize(array[None]))])[0]
+            results.append(loaded.outputs[0].dequantize(stored))
+        loaded.close()
+        return np.concatenate(results)
+
+
+def target(engine: str) -> Target:
+    return Target(
+        target=1, name="test", title="Test", backend=engine, arch="host", precisions=("int8",), sources=(), threads=1
+    )  # type: ignore[arg-type]
+
+
+def run_module(module: nn.Module, arrays: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return np.concatenate([module(torch.from_numpy(array[None])).numpy() for array in arrays])
+
+
+def export(module: nn.Module, calibration: np.ndarray, folder: Path, *, scheme: Any = "portable") -> Exported:
+    sample = torch.from_numpy(calibration[:1])
+    made = quantize_ptq(module, sample, step=Quantize("ptq", scheme=scheme), calibration=batches(calibration))
+    save_program(made.program, folder / "model.pt2")
+    write_onnx(made.program, folder / "model.onnx")
+    return Exported(made, CompileSource("int8", folder / "model.onnx", folder / "model.pt2"))
+
+
+def read_cifar(folder: Path, *, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` pictures spread evenly over all classes, and their class indices."""
+    classes = sorted(item for item in folder.iterdir() if item.is_dir())
+    paths = [(path, index) for index, item in enumerate(classes) for path in sorted(item.iterdir())]
+    chosen = paths[:: len(paths) // count][:count]
+    arrays = [preprocess(cv2.imread(str(path)), CONTRACT, layout="NCHW") for path, _ in chosen]
+    return np.stack(arrays), np.asarray([index for _, index in chosen])
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """ResNet-20 with trained weights: its answers in every form on 1,000 test pictures."""
+
+    truths: np.ndarray
+    answers: dict[str, np.ndarray]
+
+    def top1(self, form: str) -> float:
+        return float((self.answers[form] == self.truths).mean())
+
+
+@pytest.fixture(scope="module")
+def cifar(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cifar:
+    folder = tmp_path_factory.mktemp("resnet20")
+    module = cifar_resnet20()
+    weights = shared_data / "models" / "resnet20_cifar10" / "resnet20-12fca82f.th"
+    state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    calibration, _ = read_cifar(shared_data / "cifar10-mini" / "train", count=300)
+    arrays, truths = read_cifar(shared_data / "cifar10-mini" / "test", count=1000)
+    exported = export(module.eval(), calibration, folder)
+    outputs = {"float": run_module(module, arrays), "torch": exported.run_torch(arrays)}
+    outputs |= {engine: exported.run(engine, arrays, folder) for engine in ENGINES}
+    return Cifar(truths, {form: output.argmax(1) for form, output in outputs.items()})
+
+
+@pytest.mark.build
+def test_the_float_network_is_the_published_one(cifar: Cifar) -> None:
+    assert cifar.top1("float") == pytest.approx(0.804, abs=0.003)
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("form", ["torch", *ENGINES])
+def test_int8_loses_at_most_0_7_points(cifar: Cifar, form: str) -> None:
+    assert cifar.top1(form) >= cifar.top1("float") - MAX_DROP
+
+
+@pytest.mark.build
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(("torch", *ENGINES), 2)))
+def test_any_two_engines_agree_on_99_percent(cifar: Cifar, one: str, other: str) -> None:
+    assert (cifar.answers[one] == cifar.answers[other]).mean() >= MIN_AGREEMENT
+
+
+def make(name: str) -> tuple[nn.Module, np.ndarray]:
+    """A network with random weights, settled batch norms, and pictures of 64x64."""
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    source, _, name = name.partition(":")
+    options: dict[str, Any] = {"img_size": 64} if name.startswith(("deit", "swin")) else {}
+    options |= {"window_size": 2} if name.startswith("swin") else {}
+    module = torchvision.models.get_model(name) if source == "torchvision" else timm.create_model(name, **options)
+    arrays = images(8, size=64)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+            part.reset_running_stats()
+    with torch.no_grad():
+        module.train()(torch.from_numpy(arrays))
+    return module.eval(), arrays
+
+
+def check(name: str, engines: Sequence[str], folder: Path, record: Any) -> None:
+    """Every engine must take the graph and stay nearer to it than rounding steps that add up explain."""
+    module, arrays = make(name)
+    exported = export(module, arrays, folder)
+    reference = exported.run_torch(arrays[:4])
+    floats = run_module(module, arrays[:4])
+    for engine in engines:
+        found = exported.run(engine, arrays[:4], folder)
+        record(f"{name} {engine} sqnr_db", round(sqnr_db(reference, found), 1))
+        assert found.shape == reference.shape
+        assert sqnr_db(reference, found) > min(20.0, sqnr_db(floats, reference))
+
+
+@pytest.mark.build
+def test_every_engine_takes_resnet18(tmp_path: Path, record_property: Any) -> None:
+    check("torchvision:resnet18", ENGINES, tmp_path, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision:mobilenet_v3_small",
+        "torchvision:shufflenet_v2_x0_5",
+        "torchvision:densenet121",
+        "torchvision:efficientnet_b0",
+        "torchvision:resnet18",
+        "timm:ghostnet_100",
+        "timm:mobilenetv4_conv_small",
+        "timm:deit_tiny_patch16_224",
+        "timm:convnext_tiny",
+        "timm:swin_tiny_patch4_window7_224",
+    ],
+)
+def test_every_engine_takes_every_network(name: str, tmp_path: Path, record_property: Any) -> None:
+    check(name, ENGINES, tmp_path, record_property)
+    module, arrays = make(name)
+    exported = export(module, arrays, tmp_path)
+    (tmp_path / "coreml").mkdir()
+    compiled = backends.get("coreml").compile(
+        exported.source, target=target("coreml"), out=tmp_path / "coreml", log=tmp_path / "log.txt"
+    )
+    assert compiled.files
+
+
+@pytest.mark.build
+def test_affine_runs_on_every_cpu_engine(tmp_path: Path) -> None:
+    from .quantize_nets import residual
+
+    arrays = images(16)
+    exported = export(residual(), arrays, tmp_path, scheme="affine")
+    reference = exported.run_torch(arrays)
+    for engine in ENGINES:
+        assert sqnr_db(reference, exported.run(engine, arrays, tmp_path)) > 35, engine
