@@ -68,8 +68,6 @@ def pictures(batches: Batches, *, limit: int, shape: tuple[int, ...]) -> Iterato
     count = 0
     for arrays, _ in itertools.islice(batches(), limit):
         for array in torch.from_numpy(arrays).split(1):
-            if count == limit:
-                return
             if tuple(array.shape[1:]) != shape:
                 raise DataError(
                     f"a calibration picture has shape {tuple(array.shape[1:])}; the model takes {shape}. "
@@ -77,6 +75,8 @@ def pictures(batches: Batches, *, limit: int, shape: tuple[int, ...]) -> Iterato
                 )
             count += 1
             yield array
+            if count == limit:
+                return  # before another batch is made for nothing
     if count == 0:
         raise DataError("the calibration set is empty; at least 1 picture is needed")
 

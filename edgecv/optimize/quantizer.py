@@ -31,7 +31,8 @@ __all__ = ["ANNOTATION", "EdgeQuantizer", "Scheme"]
 
 Scheme = Literal["portable", "affine"]
 ANNOTATION = "quantization_annotation"
-RANGE_AVERAGING = 0.01
+RANGE_AVERAGING = 0.1
+"""Share of the newest batch in a moving range: small sets have few steps, and a slow range would clip what it lags."""
 
 
 class EdgeQuantizer(Quantizer):

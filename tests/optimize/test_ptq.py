@@ -159,7 +159,7 @@ def test_what_nncf_refuses_is_an_error_that_says_what_to_do(monkeypatch: pytest.
         raise KeyError("no metatype")
 
     monkeypatch.setattr(ptq, "_run_nncf", refuse)
-    with pytest.raises(ToolchainError, match="NNCF cannot quantise Residual .*no metatype.*keep_float"):
+    with pytest.raises(ToolchainError, match=r"NNCF cannot quantise Residual .*no metatype.*keep_float"):
         quantise()
 
 

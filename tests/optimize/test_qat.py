@@ -147,7 +147,7 @@ def test_what_torchao_refuses_is_an_error_that_says_what_to_do(monkeypatch: pyte
         raise AssertionError("no such pattern")
 
     monkeypatch.setattr(qat, "prepare_qat_pt2e", refuse)
-    with pytest.raises(ToolchainError, match="cannot prepare Sequential .*no such pattern.*keep_float"):
+    with pytest.raises(ToolchainError, match=r"cannot prepare Sequential .*no such pattern.*keep_float"):
         quantise()
 
 

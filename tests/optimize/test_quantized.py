@@ -21,6 +21,8 @@ from edgecv.optimize.quantizer import EdgeQuantizer, Scheme
 
 from .quantize_nets import batches, example, images, residual
 
+pytestmark = pytest.mark.build
+
 SHAPE = (3, 16, 16)
 
 
@@ -111,18 +113,13 @@ def test_a_picture_of_another_shape_is_an_error_wherever_it_stands(wrong: tuple[
 
 
 def test_every_quantised_tensor_has_one_record_and_the_scale_of_its_node(portable: QuantizedGraph) -> None:
-    assert len(quantising(portable)) == len(portable.plan)
-    records = by_name(portable)
-    checked = 0
-    for node in quantising(portable):
-        record = records.get(node.args[0].name)
-        if record is None or isinstance(node.args[1], torch.fx.Node):
-            continue
-        assert record.kind == "activation"
-        assert record.scale_min == record.scale_max == pytest.approx(node.args[1], rel=1e-6)
-        assert record.zero_point == node.args[2]
-        checked += 1
-    assert checked == sum(record.kind == "activation" for record in portable.plan)
+    nodes = quantising(portable)
+    kinds = ["weight" if isinstance(node.args[1], torch.fx.Node) else "activation" for node in nodes]
+    assert [record.kind for record in portable.plan] == kinds
+    for node, record in zip(nodes, portable.plan, strict=True):
+        if record.kind == "activation":
+            assert record.scale_min == record.scale_max == pytest.approx(node.args[1], rel=1e-6)
+            assert record.zero_point == node.args[2]
 
 
 def test_weight_records_span_the_scales_of_the_channels(portable: QuantizedGraph) -> None:
