@@ -5,6 +5,7 @@ None of them changes a number that the graph computes:
 * `fold_weights` does the quantisation of constant weights now. OpenVINO runs a convolution in int8
   only when its weights are stored as int8.
 * `drop_zero_points` leaves out zero points that are 0.
+* `keep_reduced_axes` writes means that drop their axes as means that keep them, and a squeeze.
 * `to_uint8` moves activations from int8 with zero point z to uint8 with zero point z + 128. ONNX
   Runtime's x86 kernels for signed activations are about ten times slower, and the pass that it has for
   this leaves part of the graph in float and breaks some models.
@@ -148,6 +149,38 @@ def drop_zero_points(model: Any) -> int:
         dropped += 1
     _drop_unused(model.graph)
     return dropped
+
+
+def keep_reduced_axes(model: Any) -> int:
+    """Let means keep their axes with length 1 and squeeze them afterwards, in place.
+
+    OpenVINO 2026.4 fuses a quantisation per channel into the mean before it, and takes the wrong axis for
+    the channels where the mean has dropped one (swin_tiny: 4 dB instead of 34). Means over all axes are
+    left alone.
+
+    Returns:
+        How many were rewritten.
+    """
+    from onnx import helper, numpy_helper
+
+    found, rewritten = links(model), 0
+    for place, node in reversed(list(enumerate(model.graph.node))):
+        keep = next((item for item in node.attribute if item.name == "keepdims"), None)
+        if node.op_type != "ReduceMean" or keep is None or keep.i != 0:
+            continue
+        axes = next((list(item.ints) for item in node.attribute if item.name == "axes"), None)
+        if axes is None and len(node.input) > 1 and node.input[1] in found.constants:
+            axes = [int(axis) for axis in found.constants[node.input[1]].ravel()]
+        if not axes:
+            continue
+        keep.i = 1
+        name = node.output[0]
+        node.output[0] = f"{name}_kept"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{name}_axes"))
+        squeeze = helper.make_node("Squeeze", [f"{name}_kept", f"{name}_axes"], [name], name=f"{name}_squeeze")
+        model.graph.node.insert(place + 1, squeeze)
+        rewritten += 1
+    return rewritten
 
 
 def to_uint8(model: Any) -> int:

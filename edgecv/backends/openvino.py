@@ -71,6 +71,7 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     if source.precision == "int8":
         onnx_qdq.fold_weights(model)
         onnx_qdq.drop_zero_points(model)
+        onnx_qdq.keep_reduced_axes(model)
     if source.precision == "fp16" and target.arch in ("aarch64", "arm64-apple"):
         options["properties"] = {_PRECISION_HINT: "f16", **options.get("properties", {})}
     with quiet(log):

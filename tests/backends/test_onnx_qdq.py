@@ -156,3 +156,24 @@ def test_a_relu_that_others_read_too_stays(qdq_model: Any, picture: np.ndarray) 
     assert onnx_qdq.clip_behind(qdq_model) == 1
     assert ops(qdq_model)["Relu"] == 1
     np.testing.assert_array_equal(evaluate(qdq_model, picture), before)
+
+
+def test_means_keep_their_axes_and_the_result(picture: np.ndarray) -> None:
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("image", picture.shape), ("output", (picture.shape[1],)))
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["rows"], keepdims=0),
+        helper.make_node("ReduceMean", ["rows", "first"], ["output"], keepdims=0),
+    ]
+    stored = [numpy_helper.from_array(np.array(axes), name) for name, axes in (("axes", [2, 3]), ("first", [0]))]
+    model = helper.make_model(helper.make_graph(nodes, "g", *ends, stored), opset_imports=[helper.make_opsetid("", 21)])
+    before = evaluate(model, picture)
+    assert onnx_qdq.keep_reduced_axes(model) == 2
+    checker.check_model(model, full_check=True)
+    assert ops(model) == {"ReduceMean": 2, "Squeeze": 2}
+    np.testing.assert_array_equal(evaluate(model, picture), before)
+    assert onnx_qdq.keep_reduced_axes(model) == 0

@@ -57,6 +57,38 @@ def test_int8_file_computes_what_the_graph_says(
     assert found.accelerated_nodes < found.total_nodes
 
 
+def test_a_mean_that_drops_its_axis_is_quantised_per_channel(
+    make_target: Callable[..., Target], tmp_path: Path, out: Path, log: Path
+) -> None:
+    """OpenVINO by itself takes the wrong channels here: tokens, their mean, a scale a channel, int8."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    draws = np.random.default_rng(0)
+    tokens = draws.normal(size=(1, 49, 64)).astype(np.float32)
+    scale = draws.uniform(0.3, 3, (1, 64)).astype(np.float32)
+    constants = {"axes": np.array([1]), "scale": scale, "step": np.float32(0.01), "zero": np.int8(0)}
+    nodes = [
+        helper.make_node("ReduceMean", ["tokens", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        helper.make_node("QuantizeLinear", ["scaled", "step", "zero"], ["stored"]),
+        helper.make_node("DequantizeLinear", ["stored", "step", "zero"], ["output"]),
+    ]
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("tokens", (1, 49, 64)), ("output", (1, 64)))
+    ]
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    model = helper.make_model(helper.make_graph(nodes, "g", *ends, stored), opset_imports=[helper.make_opsetid("", 21)])
+    model.ir_version = 10
+    path = tmp_path / "source.onnx"
+    path.write_bytes(model.SerializeToString())
+    made = backend.compile(CompileSource("int8", path, None), target=make_target("openvino"), out=out, log=log)
+    engine = backend.load(out / made.model, options=made.options, threads=1)
+    expected = np.clip(np.round(tokens.mean(axis=1) * scale / 0.01), -128, 127) * 0.01
+    np.testing.assert_allclose(engine.run([tokens])[0], expected, atol=0.011)
+    engine.close()
+
+
 def test_same_input_same_bytes_and_no_version_or_path_inside(compile_model: Compile, out: Path) -> None:
     compile_model()
     first = [(out / name).read_bytes() for name in ("model.xml", "model.bin")]
