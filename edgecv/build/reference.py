@@ -21,6 +21,7 @@ from edgecv.core.tensor import FloatArray
 from edgecv.measure.ladder import (
     GRAPH_MIN_DB,
     MIN_AGREEMENT,
+    QUANTISATION_MIN_AGREEMENT,
     QUANTISATION_MIN_DB,
     Judge,
     Outputs,
@@ -88,7 +89,7 @@ def _rungs(recipe: Recipe, forms: Sequence[Outputs], truths: Sequence[Any]) -> l
             judge.rung(reference, by_name[FLOAT_ONNX], min_db=GRAPH_MIN_DB, min_agreement=MIN_AGREEMENT, blame="graph")
         )
         if QDQ_TORCH in by_name:
-            limits = {"min_db": QUANTISATION_MIN_DB, "min_agreement": MIN_AGREEMENT}
+            limits = {"min_db": QUANTISATION_MIN_DB, "min_agreement": QUANTISATION_MIN_AGREEMENT}
             rungs.append(judge.rung(reference, by_name[QDQ_TORCH], **limits, blame="quantisation"))
     return rungs
 

@@ -52,7 +52,7 @@ def _is_onnx(recipe: Recipe) -> bool:
 
 def _load(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.models.load import load_model
-    from edgecv.optimize.prune import count_macs, example_input, save_module_state
+    from edgecv.optimize.prune import save_module_state
 
     if _is_onnx(recipe):
         return _load_onnx(context, recipe, folder)
@@ -67,7 +67,7 @@ def _load(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> 
     save_module_state(folder / STATE, module)
     (folder / HISTORY).write_text("[]", encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return {"macs": count_macs(module, example_input(recipe.model.input)), "parameters": parameters}
+    return {"parameters": parameters}
 
 
 def _load_onnx(context: Context, recipe: Recipe, folder: Path) -> Mapping[str, Any]:

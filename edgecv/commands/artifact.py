@@ -28,9 +28,7 @@ from edgecv.measure.accuracy import evaluate as evaluate_subject
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.host import Sampler, machine_facts
 from edgecv.measure.latency import PLANS, measure_latency
-from edgecv.report.render import render_all
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.text import render_text
 from edgecv.runtime.complete import complete
 from edgecv.runtime.importer import import_model
 from edgecv.runtime.load import Model, load_artifact
@@ -100,6 +98,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Latency on this machine, as a report of its own."""
+    from edgecv.report.render import render_all, render_text
+
     started_s = time.perf_counter()
     with load_artifact(options.artifact, threads=options.threads) as model:
         reader = _reader(options, model)

@@ -34,7 +34,11 @@ FLOAT_COMPILER_MIN_DB = 40.0
 FP16_COMPILER_MIN_DB = 30.0
 MIN_AGREEMENT = 0.95
 COMPILER_MIN_AGREEMENT = 0.97
-MAX_METRIC_DROP = 0.05
+QUANTISATION_MIN_AGREEMENT = 0.85
+"""A sound int8 graph of an 80 % model changes its answer on one borderline picture in sixteen, for better and worse;
+what that costs is the accuracy gate's to judge on the whole evaluation set."""
+MAX_METRIC_DROP = 0.10
+"""On the few samples of the ladder; a broken rung loses far more."""
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ def quantize_ptq(
     """Quantise ``module`` to int8 by the targets' rules, with scales from ``samples`` calibration pictures.
 
     ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. ``ranges``: ``mean-minmax``
-    takes the mean of the pictures' ranges, which cuts outliers (on CIFAR-10 ResNet-20 it kept the float model's
-    80.4 %, where ``minmax``, the widest range seen, lost 0.7 points).
+    takes the mean of the pictures' ranges, which cuts outliers (NNCF's choice for convolutional networks);
+    ``minmax`` the widest range seen.
     With ``step.bias_correction`` the shift that rounded weights cause is taken out of the biases (Nagel
     et al., arXiv:1906.04721, as NNCF does it); ``step.smooth_quant`` moves outliers of activations
     into the weights first (Xiao et al., arXiv:2211.10438). ``module`` is not changed; the same input

@@ -28,7 +28,7 @@ WORK = ("prune", "finetune", "quantize", "export", "reference", "compile", "veri
 HEAVY = ("torch", "onnx", "yaml", "pydantic")
 DEVICE_MODULES = (
     "edgecv, edgecv.core.artifact, edgecv.vision.image, edgecv.families, edgecv.backends, edgecv.measure.latency, "
-    "edgecv.measure.accuracy, edgecv.report.render, edgecv.runtime.load, edgecv.commands.artifact"
+    "edgecv.measure.accuracy, edgecv.runtime.load, edgecv.runtime.importer, edgecv.commands.artifact"
 )
 
 
@@ -41,7 +41,7 @@ def device_python(folder: Path) -> str:
     return make_device_env(folder, python=oldest_python() or sys.executable)
 
 
-def cpu_of(command: list[str], *, repeat: int = 5) -> float:
+def cpu_of(command: list[str], *, repeat: int = 9) -> float:
     """Smallest CPU time of ``repeat`` runs of a command, in seconds."""
     best = float("inf")
     for _ in range(repeat):

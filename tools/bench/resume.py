@@ -27,7 +27,7 @@ def command(folder: Path) -> list[str]:
 
 def hashes(folder: Path) -> dict[str, object]:
     """Chain and files of every artifact."""
-    found = {}
+    found: dict[str, object] = {}
     for path in sorted((folder / "out").glob("*/manifest.json")):
         manifest = read_manifest(path.parent)
         found[path.parent.name] = (manifest.chain, manifest.files)
