@@ -53,7 +53,7 @@ def test_int8_file_computes_what_the_graph_says(
     np.testing.assert_allclose(engine.run([picture])[0], reference(qdq_model, picture), atol=0.0501)
     found = engine.delegation()
     assert found is not None
-    assert found.share > 0.5
+    assert found.share >= 0.5
     assert found.accelerated_nodes < found.total_nodes
 
 
