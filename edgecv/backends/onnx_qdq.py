@@ -5,6 +5,7 @@ None of them changes a number that the graph computes:
 * `fold_weights` does the quantisation of constant weights now. OpenVINO runs a convolution in int8
   only when its weights are stored as int8.
 * `drop_zero_points` leaves out zero points that are 0.
+* `join_quantised` joins int8 values and not their float forms where all have one scale.
 * `keep_reduced_axes` writes means that drop their axes as means that keep them, and a squeeze.
 * `to_uint8` moves activations from int8 with zero point z to uint8 with zero point z + 128. ONNX
   Runtime's x86 kernels for signed activations are about ten times slower, and the pass that it has for
@@ -181,6 +182,47 @@ def keep_reduced_axes(model: Any) -> int:
         model.graph.node.insert(place + 1, squeeze)
         rewritten += 1
     return rewritten
+
+
+def join_quantised(model: Any) -> int:
+    """Write DQ -> Concat -> Q as a Concat of the int8 values where all scales and zero points are the same, in place.
+
+    OpenVINO 2026.4 computes convolutions behind the long form wrongly where a ReLU stands before it
+    (ghostnet_100: 7 dB instead of 23).
+
+    Returns:
+        How many were rewritten.
+    """
+    found, replaced = links(model), []
+    for node in model.graph.node:
+        readers = found.readers.get(node.output[0], []) if node.op_type == "Concat" else []
+        if len(readers) != 1 or readers[0].op_type != Q or node.output[0] in found.outputs:
+            continue
+        quantize, sources = readers[0], [found.maker.get(name) for name in node.input]
+        if quantize.output[0] in found.outputs or not all(_same_step(item, quantize, found) for item in sources):
+            continue
+        for position, item in enumerate(sources):
+            node.input[position] = item.input[0]  # type: ignore[union-attr]  # _same_step refuses None
+        for reader in found.readers.get(quantize.output[0], []):
+            for position, name in enumerate(reader.input):
+                if name == quantize.output[0]:
+                    reader.input[position] = node.output[0]
+        replaced.append(quantize)
+    for quantize in replaced:
+        model.graph.node.remove(quantize)
+    _drop_unused(model.graph)
+    return len(replaced)
+
+
+def _same_step(node: Any, quantize: Any, found: Links) -> bool:
+    """Whether ``node`` is a DQ node with the scale and zero point of ``quantize``."""
+    if node is None or node.op_type != DQ:
+        return False
+    one, other = (found.constants.get(item.input[1]) for item in (node, quantize))
+    zero, wanted = (zero_point(item, found.constants) for item in (node, quantize))
+    if one is None or other is None or zero is None or wanted is None:
+        return False
+    return bool(np.array_equal(one, other) and np.array_equal(zero, wanted) and zero.dtype == wanted.dtype)
 
 
 def to_uint8(model: Any) -> int:

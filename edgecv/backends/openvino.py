@@ -70,6 +70,7 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     model = onnx_files.read(source.onnx)
     if source.precision == "int8":
         onnx_qdq.fold_weights(model)
+        onnx_qdq.join_quantised(model)  # reads zero points, so before they are dropped
         onnx_qdq.drop_zero_points(model)
         onnx_qdq.keep_reduced_axes(model)
     if source.precision == "fp16" and target.arch in ("aarch64", "arm64-apple"):

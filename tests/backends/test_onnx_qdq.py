@@ -177,3 +177,41 @@ def test_means_keep_their_axes_and_the_result(picture: np.ndarray) -> None:
     assert ops(model) == {"ReduceMean": 2, "Squeeze": 2}
     np.testing.assert_array_equal(evaluate(model, picture), before)
     assert onnx_qdq.keep_reduced_axes(model) == 0
+
+
+def joined(second_step: float) -> Any:
+    """Two quantised halves, the second with ``second_step``, joined and quantised by 0.05."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = []
+    for name, source, step in (("a", "image", "step"), ("b", "image", "second"), ("c", "cat", "step")):
+        if name == "c":
+            nodes.append(helper.make_node("Concat", ["a_dq", "b_dq"], ["cat"], axis=1))
+        nodes.append(helper.make_node("QuantizeLinear", [source, step, "zero"], [f"{name}_q"]))
+        output = "output" if name == "c" else f"{name}_dq"
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", step, "zero"], [output]))
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("image", (1, 3, 8, 8)), ("output", (1, 6, 8, 8)))
+    ]
+    constants = {"step": np.float32(0.05), "second": np.float32(second_step), "zero": np.int8(0)}
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    return helper.make_model(helper.make_graph(nodes, "g", *ends, stored), opset_imports=[helper.make_opsetid("", 21)])
+
+
+def test_values_of_one_scale_are_joined_as_int8() -> None:
+    from onnx import checker
+
+    model, image = joined(0.05), np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    before = evaluate(model, image)
+    assert onnx_qdq.join_quantised(model) == 1
+    checker.check_model(model, full_check=True)
+    assert ops(model)["QuantizeLinear"] == 2
+    np.testing.assert_array_equal(evaluate(model, image), before)
+    assert onnx_qdq.join_quantised(model) == 0
+
+
+def test_values_of_two_scales_are_joined_as_floats() -> None:
+    model = joined(0.1)
+    assert onnx_qdq.join_quantised(model) == 0
+    assert ops(model)["QuantizeLinear"] == 3
