@@ -91,11 +91,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_weights(recipe: Recipe, pictures: Path, path: Path) -> Path:
-    """Random weights as training leaves them: batch norms that know their input, residual branches that count.
+def norm_by_power(part: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
+    """Let a batch norm bring each channel of ``inputs`` to a mean square of 1 (a hook: called before it runs)."""
+    power = inputs[0].square().mean(dim=(0, 2, 3))
+    part.running_mean = torch.zeros_like(power)
+    part.running_var = power.clamp(min=float(power.mean()) * 1e-3)
 
-    Straight from the constructor, the values of deep networks shrink from layer to layer until nothing is
-    left to quantise, or all pictures give the same answer.
+
+def write_weights(recipe: Recipe, pictures: Path, path: Path) -> Path:
+    """Random weights that carry a signal to the end: batch norms know their input, residual branches count.
+
+    Straight from the constructor, values shrink from layer to layer until nothing is left to quantise.
+    With the mean taken out, as training does it, rounding noise would grow in every layer instead.
     """
     module = build_model(recipe.model, family=recipe.family, base=pictures, seed=0)
     draws = torch.Generator().manual_seed(0)
@@ -103,16 +110,16 @@ def write_weights(recipe: Recipe, pictures: Path, path: Path) -> Path:
         for name, value in module.named_parameters():
             if "layer_scale" in name:
                 value.uniform_(0.2, 0.6, generator=draws)
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.weight.uniform_(0.6, 1.4, generator=draws)
-                part.bias.normal_(0, 0.2, generator=draws)
-                part.reset_running_stats()
-                part.momentum = None  # the mean over all that is seen
-                part.train()
+        norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        hooks = [part.register_forward_pre_hook(norm_by_power) for part in norms]
+        for part in norms:
+            part.weight.uniform_(0.6, 1.4, generator=draws)
+            part.bias.normal_(0, 0.2, generator=draws)
         contract = recipe.model.input
         seen = [cv2.imread(str(file)) for file in sorted(pictures.glob("calibration/*/*.png"))]
         module(torch.from_numpy(np.stack([preprocess(image[..., ::-1].copy(), contract) for image in seen])))
+        for hook in hooks:
+            hook.remove()
     save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
     return path
 
