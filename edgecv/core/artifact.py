@@ -75,9 +75,14 @@ class Manifest:
 
     @property
     def model_bytes(self) -> int:
-        """Size of the model file, or of all files below the model folder."""
+        """Size of the model: its file with what engines keep beside it (.bin, .data), or all files of its folder."""
         inside = self.model.rstrip("/") + "/"
-        return sum(entry.bytes for entry in self.files if entry.path == self.model or entry.path.startswith(inside))
+        beside = self.model.rpartition(".")[0] + "."
+        return sum(
+            entry.bytes
+            for entry in self.files
+            if entry.path == self.model or entry.path.startswith((inside, beside) if len(beside) > 1 else inside)
+        )
 
 
 def sha256_file(path: Path) -> str:
@@ -163,12 +168,17 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path} is not a valid manifest: {error}; get the artifact again") from error
     if not manifest.files:
         raise ArtifactError(f"{path} lists no files; get the artifact again")
-    if manifest.status == "ready" and manifest.model_bytes == 0:
+    if manifest.status == "ready" and not _lists_model(manifest):
         raise ArtifactError(f"{path} names the model {manifest.model!r}, which is not among its files")
     safe_path(folder, manifest.model)
     for entry in manifest.files:
         safe_path(folder, entry.path)
     return manifest
+
+
+def _lists_model(manifest: Manifest) -> bool:
+    inside = manifest.model.rstrip("/") + "/"
+    return any(entry.path == manifest.model or entry.path.startswith(inside) for entry in manifest.files)
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

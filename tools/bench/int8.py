@@ -23,6 +23,7 @@ from edgecv.runtime.load import Model, load_artifact
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = ROOT / "recipes" / "classification"
+BUDGET_FAILED = 3  # random weights have no accuracy to keep: the ladder may fail, the files are as large and as fast
 ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
 
 
@@ -74,7 +75,9 @@ def built(case: Case, folder: Path, *, int8: bool) -> Path:
     command += ["--cache", str(folder / "cache")]
     for item in sets:
         command += ["--set", item]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    code = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+    if code not in (0, BUDGET_FAILED):
+        raise SystemExit(f"building {case.name} ended with exit code {code}; its log: {out / 'edgecv.log'}")
     return out
 
 
