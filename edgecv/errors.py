@@ -10,6 +10,7 @@
     ├── BudgetError        3  everything ran, and a budget of the recipe is not met
     ├── MeasurementError   4  a measurement is invalid or inconclusive
     ├── ToolchainError     5  an engine, a converter, a device or disk space is missing
+    │   └── CameraError    5  a camera is not there, went away, or does not answer
     └── ArtifactError      6  a file is corrupt, was changed, or must not be trusted
 
 A message says what was found, what is allowed and what to do next.
@@ -23,6 +24,8 @@ from dataclasses import dataclass
 __all__ = [
     "ArtifactError",
     "BudgetError",
+    "CameraError",
+    "CorruptFrameError",
     "DataError",
     "EdgecvError",
     "MeasurementError",
@@ -70,6 +73,14 @@ class ToolchainError(EdgecvError):
     """Something outside edgecv that this work needs is missing here."""
 
     exit_code = 5
+
+
+class CameraError(ToolchainError):
+    """A camera is not there, went away, or does not answer."""
+
+
+class CorruptFrameError(CameraError):
+    """One picture of a stream cannot be decoded; the next may be whole."""
 
 
 class ArtifactError(EdgecvError):

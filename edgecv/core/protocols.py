@@ -169,8 +169,19 @@ class Family(Protocol):
         """Why outputs of this shape do not fit the family, in words; empty when they do."""
         ...
 
-    def decode(self, outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputContract) -> Any:
-        """Raw outputs of one picture (dequantised float32, batch axis kept) -> the family's result type."""
+    def decode(
+        self,
+        outputs: Sequence[FloatArray],
+        spec: FamilySpec,
+        contract: InputContract,
+        *,
+        picture: tuple[int, int] | None = None,
+    ) -> Any:
+        """Raw outputs of one picture (dequantised float32, batch axis kept) -> the family's result type.
+
+        Coordinates of the result are pixels of a picture of (height, width) ``picture``, cut at its
+        edges; None for a picture of the size of the network input.
+        """
         ...
 
     def agree(self, one: Any, other: Any) -> bool:

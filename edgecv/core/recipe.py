@@ -69,17 +69,34 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class FamilySpec:
-    """What the outputs mean. ``background`` says that output 0 is "none of the labels"."""
+    """What the outputs mean. ``background`` says that output 0 is "none of the labels".
+
+    ``head`` names the layout of the outputs where a family has several (detection: yolo, ssd, ...);
+    ``options`` are that head's own settings, which the family checks.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    kind: Literal["classification"] = field(metadata={"description": "model family"})
+    kind: Literal["classification", "detection", "pose"] = field(metadata={"description": "model family"})
     labels: tuple[str, ...] = field(metadata={"min_length": 1, "description": "class names, in output order"})
     background: bool = field(default=False, metadata={"description": "output 0 is a background class without a label"})
     top_k: int = field(default=5, metadata={"ge": 1, "description": "how many classes a result keeps"})
     outputs: Literal["logits", "probabilities"] = field(
         default="logits", metadata={"description": "whether softmax is still to be done"}
     )
+    head: str = field(default="", metadata={"description": "layout of the outputs: `edgecv list families` names them"})
+    score_threshold: float = field(
+        default=0.25, metadata={"ge": 0, "le": 1, "description": "objects below this score are left out"}
+    )
+    iou_threshold: float = field(
+        default=0.45, metadata={"ge": 0, "le": 1, "description": "of two boxes that overlap more, one is left out"}
+    )
+    max_detections: int = field(default=300, metadata={"ge": 1, "description": "how many objects a result keeps"})
+    keypoints: tuple[str, ...] = field(default=(), metadata={"description": "names of the keypoints, in output order"})
+    skeleton: tuple[tuple[int, int], ...] = field(
+        default=(), metadata={"description": "pairs of keypoint numbers that an overlay joins"}
+    )
+    options: dict[str, Any] = field(default_factory=dict, metadata={"description": "settings of the head"})
 
 
 @dataclass(frozen=True)

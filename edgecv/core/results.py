@@ -1,12 +1,20 @@
-"""What a model says about a picture, as structs of arrays."""
+"""What a model says about a picture, as structs of arrays.
+
+Boxes are x1, y1, x2, y2 in pixels of the picture, continuous: pixel i covers [i, i + 1).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from edgecv.errors import ToolchainError
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -17,8 +25,8 @@ class Classification:
     logits; ``class_ids`` is `(K,)` int64, the best classes, best first.
     """
 
-    scores: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.int64]
+    scores: Floats
+    class_ids: Ints
     labels: tuple[str, ...] = ()
 
     @property
@@ -30,11 +38,141 @@ class Classification:
         """Plain values for JSON: ``classes`` is a list of id, label and score, best first."""
         return {
             "classes": [
-                {
-                    "id": int(index),
-                    "label": self.labels[index] if index < len(self.labels) else str(int(index)),
-                    "score": float(self.scores[index]),
-                }
+                {"id": int(index), "label": label_of(self.labels, int(index)), "score": float(self.scores[index])}
                 for index in self.class_ids
             ]
         }
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Keypoints of the persons (or hands, faces, ...) of one picture.
+
+    ``keypoints`` is `(N, K, 3)` float32: x and y in pixels of the picture, score 0..1; ``scores`` is
+    `(N,)` float32. ``names`` are the K keypoints', ``skeleton`` pairs of them to join with a line.
+    ``boxes`` `(N, 4)` float32 is there where the model (or the stage before) gives it.
+    """
+
+    keypoints: Floats
+    scores: Floats
+    boxes: Floats | None = None
+    names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        if self.keypoints.ndim != 3 or self.keypoints.shape[0] != count or self.keypoints.shape[2] != 3:
+            raise ValueError(f"keypoints have shape {self.keypoints.shape}; {count} scores need ({count}, K, 3)")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: ``poses`` is a list of score, keypoints ([x, y, score]) and, where known, box."""
+        poses: list[dict[str, Any]] = [
+            {"score": float(self.scores[row]), "keypoints": self.keypoints[row].round(3).tolist()}
+            for row in range(len(self))
+        ]
+        if self.boxes is not None:
+            for row, pose in enumerate(poses):
+                pose["box"] = self.boxes[row].round(3).tolist()
+        return {"poses": poses}
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The objects of one picture.
+
+    ``boxes`` is `(N, 4)` float32, ``scores`` `(N,)` float32 0..1, ``class_ids`` `(N,)` int64 with
+    ``labels`` for their names. A tracker adds ``track_ids`` `(N,)` int64 (>= 1); ``keypoints`` is
+    `(N, K, 3)` float32 (x, y, score) and ``embeddings`` `(N, D)` float32 where a model gives them.
+    ``second`` holds what the second stage said of each object (a `Classification`, `Poses`, ...), in
+    the order of the boxes; None for an object that it has not seen; () where there is no second stage.
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: Ints
+    labels: tuple[str, ...] = ()
+    track_ids: Ints | None = None
+    keypoints: Floats | None = None
+    embeddings: Floats | None = None
+    skeleton: tuple[tuple[int, int], ...] = ()
+    second: tuple[Any, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        if self.boxes.shape != (count, 4) or self.class_ids.shape != (count,):
+            raise ValueError(
+                f"boxes {self.boxes.shape} and class_ids {self.class_ids.shape} do not fit {count} scores; "
+                f"({count}, 4) and ({count},) are needed"
+            )
+        for name in ("track_ids", "keypoints", "embeddings"):
+            value = getattr(self, name)
+            if value is not None and len(value) != count:
+                raise ValueError(f"{name} has {len(value)} rows for {count} scores")
+        if self.second and len(self.second) != count:
+            raise ValueError(f"second has {len(self.second)} results for {count} scores")
+
+    @staticmethod
+    def empty(labels: tuple[str, ...] = ()) -> "Detections":
+        """No object."""
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), labels)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, rows: npt.NDArray[Any]) -> "Detections":
+        """The objects of ``rows``: a mask `(N,)` bool or indices `(M,)`, in that order."""
+        chosen: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray):
+                chosen[item.name] = value[rows]
+        if self.second:
+            chosen["second"] = tuple(self.second[int(row)] for row in np.arange(len(self))[rows])
+        return replace(self, **chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: ``objects`` is a list of box, score, class, label and what else is known."""
+        objects: list[dict[str, Any]] = []
+        for row in range(len(self)):
+            index = int(self.class_ids[row])
+            item: dict[str, Any] = {
+                "box": [round(float(value), 3) for value in self.boxes[row]],
+                "score": round(float(self.scores[row]), 5),
+                "class": index,
+                "label": label_of(self.labels, index),
+            }
+            if self.track_ids is not None:
+                item["track"] = int(self.track_ids[row])
+            if self.keypoints is not None:
+                item["keypoints"] = self.keypoints[row].round(3).tolist()
+            if self.second and self.second[row] is not None:
+                item["second"] = self.second[row].to_dict()
+            objects.append(item)
+        return {"objects": objects}
+
+    def to_supervision(self) -> Any:
+        """The same objects as `supervision.Detections`.
+
+        Raises:
+            ToolchainError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ModuleNotFoundError as error:
+            raise ToolchainError("supervision is not installed; pip install supervision") from error
+        names = np.array([label_of(self.labels, int(index)) for index in self.class_ids], dtype=object)
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.copy(),
+            tracker_id=None if self.track_ids is None else self.track_ids.copy(),
+            data={"class_name": names.astype(str)},
+        )
+
+
+def label_of(labels: tuple[str, ...], index: int) -> str:
+    """The name of a class; its number where it has none."""
+    return labels[index] if 0 <= index < len(labels) else str(index)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 class Trace:
     """Stage times of one frame, in milliseconds, in the order in which the stages ended.
 
-    ``clock`` gives seconds and never goes back.
+    ``clock`` gives seconds and never goes back. ``spans`` holds (stage, start, end) on that clock in the
+    order of their ends, for a timeline.
     """
 
     clock: Callable[[], float] = time.perf_counter
     stages_ms: dict[str, float] = field(default_factory=dict)
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -25,8 +27,12 @@ class Trace:
         try:
             yield
         finally:
-            spent_ms = (self.clock() - started_s) * 1000.0
-            self.stages_ms[name] = self.stages_ms.get(name, 0.0) + spent_ms
+            self.add(name, started_s, self.clock())
+
+    def add(self, name: str, started_s: float, ended_s: float) -> None:
+        """Record a stage that was timed elsewhere on the same clock, such as the wait in a queue."""
+        self.stages_ms[name] = self.stages_ms.get(name, 0.0) + (ended_s - started_s) * 1000.0
+        self.spans.append((name, started_s, ended_s))
 
     @property
     def total_ms(self) -> float:

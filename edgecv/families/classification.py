@@ -45,7 +45,13 @@ def problems(spec: FamilySpec, outputs: Sequence[TensorSpec]) -> list[str]:
     return [found]
 
 
-def decode(outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputContract) -> Classification:
+def decode(
+    outputs: Sequence[FloatArray],
+    spec: FamilySpec,
+    contract: InputContract,
+    *,
+    picture: tuple[int, int] | None = None,
+) -> Classification:
     """Scores of one picture, ``outputs[0]`` float32 `(1, C)` (or with two more axes of length 1) -> the classes.
 
     Logits go through softmax over all outputs, the background too, so the scores of the labels add up

@@ -35,7 +35,9 @@ def evaluate(
     with (progress or SilentProgress()).task("evaluate", len(reader)) as task:
         for index in range(len(reader)):
             sample = reader[index]
-            counted.update(subject.decode(subject.run(sample.image, buffer)), sample.truth)
+            picture = (sample.image.shape[0], sample.image.shape[1])
+            result = subject.decode(subject.run(sample.image, buffer), picture=picture)
+            counted.update(result, sample.truth)
             task.advance()
     return replace(counted.compute(), file_sha256=subject.file_sha256)
 

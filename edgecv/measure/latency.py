@@ -179,7 +179,7 @@ class _Loop:
         ran_s = clock()
         outputs = subject.dequantize(stored)
         copied_s = clock()
-        subject.decode(outputs)
+        subject.decode(outputs, picture=(image.shape[0], image.shape[1]))
         ended_s = clock()
         return ran_s - filled_s, copied_s - fitted_s, ended_s - started_s, ended_s
 

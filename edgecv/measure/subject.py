@@ -55,9 +55,9 @@ class Subject:
         """What the engine gave, as real values."""
         return [spec.dequantize(array) for spec, array in zip(self.outputs, stored, strict=True)]
 
-    def decode(self, outputs: list[FloatArray]) -> Any:
-        """Outputs of one picture -> the family's result."""
-        return self.family.decode(outputs, self.spec, self.contract)
+    def decode(self, outputs: list[FloatArray], *, picture: tuple[int, int] | None = None) -> Any:
+        """Outputs of one picture of (height, width) ``picture`` -> the family's result, in that picture's pixels."""
+        return self.family.decode(outputs, self.spec, self.contract, picture=picture)
 
 
 def subject(

@@ -44,14 +44,15 @@ class Model:
             ModelError: the model's output cannot be decoded (NaN).
             EdgecvError: the engine failed.
         """
+        picture = (image.shape[0], image.shape[1])
         if trace is None:
-            return self.subject.decode(self.subject.run(image, self._buffer))
+            return self.subject.decode(self.subject.run(image, self._buffer), picture=picture)
         with trace.stage("preprocess"):
             preprocess_into(image, self.subject.contract, self.subject.input, self._buffer)
         with trace.stage("infer"):
             stored = self.engine.run([self._buffer])
         with trace.stage("decode"):
-            return self.subject.decode(self.subject.dequantize(stored))
+            return self.subject.decode(self.subject.dequantize(stored), picture=picture)
 
     def close(self) -> None:
         """Give the engine's memory back; calling it twice does no harm."""

@@ -90,9 +90,9 @@ def test_every_stage_lands_where_it_belongs(classifier: Subject, clock: Clock, m
         clock.now_s += 0.004
         return real_dequantize(self, stored)
 
-    def decode(self: Subject, outputs: list[np.ndarray]) -> object:
+    def decode(self: Subject, outputs: list[np.ndarray], *, picture: tuple[int, int]) -> object:
         clock.now_s += 0.008
-        return real_decode(self, outputs)
+        return real_decode(self, outputs, picture=picture)
 
     monkeypatch.setattr(Subject, "dequantize", dequantize)
     monkeypatch.setattr(Subject, "decode", decode)

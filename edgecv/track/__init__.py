@@ -1,0 +1,1 @@
+"""Multi-object tracking: detections of single frames get ids that last."""
