@@ -130,3 +130,51 @@ class Sink(Protocol):
     def close(self) -> None:
         """Finish the file or the connection; calling it twice does no harm."""
         ...
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Times of one stage over the last frames, in milliseconds; a percentile is None where too few frames support it."""
+
+    name: str
+    p50_ms: float
+    p95_ms: float | None
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class SinkStatus:
+    """What became of the results given to one sink. ``error`` is its last failure, "" while there was none."""
+
+    name: str
+    written: int
+    dropped: int
+    failed: int
+    alive: bool
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class LoopStatus:
+    """A running loop as it is now: what the live page, /metrics and /health show.
+
+    ``age_p50_ms`` is from capture to the end of the pipeline. ``level`` names the governor's artifact,
+    "" without a governor. ``flags`` say what holds the machine back (throttled, under-voltage).
+    """
+
+    state: str  # "starting", "running", "stopped", "failed"
+    uptime_s: float
+    fps: float
+    frames: int
+    dropped: int
+    deadline_misses: int
+    age_p50_ms: float | None
+    age_p95_ms: float | None
+    stages: tuple[StageStatus, ...] = ()
+    camera: CameraCounts = field(default_factory=CameraCounts)
+    sinks: tuple[SinkStatus, ...] = ()
+    temperature_c: dict[str, float] = field(default_factory=dict)
+    power_w: dict[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    level: str = ""
+    error: str = ""
