@@ -134,7 +134,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Times of one stage over the last frames, in milliseconds; a percentile is None where too few frames support it."""
+    """Times of one stage over the last frames, in milliseconds; a percentile that too few frames support is None."""
 
     name: str
     p50_ms: float
