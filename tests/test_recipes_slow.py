@@ -26,6 +26,7 @@ from edgecv.models.load import build_model
 from edgecv.recipe.load import load_recipe
 from edgecv.report.schema import ArtifactFigures
 from edgecv.report.schema_io import read_report
+from edgecv.runtime.prove import prove
 from edgecv.vision.image import preprocess
 
 CLASSES = ("tench", "goldfish", "tiger shark", "hammerhead")
@@ -37,15 +38,17 @@ NOISE_MARGIN_DB = 3.0
 """Random weights make rounding noise grow from layer to layer more than trained ones do, so the ladder's own
 20 dB for compilers may be out of reach. What holds for all weights: an engine that computes the Q/DQ graph
 differs from it in single rounding steps, which is less than quantisation itself changed."""
+PROOF_MARGIN_DB = 6.0
 NOT_HERE = ("iphone-15", "jetson-orin-nano")
 
 
 @dataclass(frozen=True)
 class Case:
-    """How a recipe is made small enough for a test: the network's input (None: as in the recipe), its options."""
+    """How a recipe is made fit for a test: the network's input (None: the recipe's), its options, its ranges."""
 
     size: int | None = None
     options: str = "{}"
+    ranges: str = "mean-minmax"
 
 
 CASES = {
@@ -53,7 +56,7 @@ CASES = {
     "mobilenetv4-conv-small": Case(),
     "shufflenet-v2": Case(),
     "ghostnet-100": Case(),
-    "efficientnet-b0": Case(size=128),
+    "efficientnet-b0": Case(size=128, ranges="minmax"),  # SiLU: half of the values lie at its flat end
     "resnet18": Case(size=128),
     "densenet121": Case(size=96),
     "convnext-tiny": Case(size=96),
@@ -134,6 +137,7 @@ def settings(case: Case, pictures: Path) -> dict[str, str]:
         "data.calibration": json.dumps({"source": source, "samples": CALIBRATED * len(CLASSES)}),
         "budgets": "{}",
         "measure.protocol": "smoke",
+        "steps.0.quantize.ranges": case.ranges,
     }
     return values if case.size is None else {**values, "model.input.size": f"[{case.size}, {case.size}]"}
 
@@ -195,7 +199,13 @@ def test_recipe(
         check(item, out / item.target)
     broken = any(item.ladder is not None and item.ladder.first_broken for item in made)
     assert code == (3 if broken else 0), shown.out + shown.err
-    # The device's own proof needs no host half; it breaks exactly where the ladder did.
+    # The device's own proof on its few pictures says the same. Of answers it sees too few to tell: random weights
+    # put the classes so near to each other that one rounding step changes the order.
     for item in made:
-        if item.ladder is not None and item.ladder.first_broken is None:
-            assert cli.main(["verify", str(out / item.target)]) == 0
+        if item.ladder is not None and item.ladder.first_broken is None and item.target not in NOT_HERE:
+            climbed = [rung.sqnr_db for rung in item.ladder.rungs if rung.name == f"compiled {item.backend}"]
+            proof = prove(out / item.target)
+            assert proof.ladder is not None
+            proven = proof.ladder.rungs[-1].sqnr_db
+            assert proven is not None and climbed[0] is not None
+            assert proven >= climbed[0] - PROOF_MARGIN_DB, show(item)

@@ -110,7 +110,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 def _convert(program: Path, package: Path, *, int8: bool, compute: str, options: Mapping[str, Any]) -> None:
     import coremltools
 
-    from edgecv.backends.program import fold_weights, load_program
+    from edgecv.backends.program import drop_quantised_above, fold_weights, load_program
 
     name = options.get("minimum_deployment_target", "iOS17")
     oldest = getattr(coremltools.target, name, None)
@@ -121,6 +121,8 @@ def _convert(program: Path, package: Path, *, int8: bool, compute: str, options:
     exported = load_program(program)
     if int8:
         exported = fold_weights(exported)  # coremltools knows quantised constants, not how to make them
+        # More axes are only allowed between a reshape and a transpose that coremltools can join.
+        exported = drop_quantised_above(exported, _MAX_RANK)
     count = len(exported.graph_signature.user_outputs)
     model = coremltools.convert(
         exported.run_decompositions({}),
@@ -152,6 +154,7 @@ def _make_repeatable(package: Path) -> None:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
 
 
+_MAX_RANK = 5
 _TYPES = {65568: "float32", 65552: "float16", 65600: "float64", 131104: "int32"}  # ArrayFeatureType.ArrayDataType
 
 

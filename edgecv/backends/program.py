@@ -20,7 +20,7 @@ from typing import Any
 
 from edgecv.errors import ArtifactError
 
-__all__ = ["fold_weights", "load_program", "seal"]
+__all__ = ["drop_quantised_above", "fold_weights", "load_program", "seal"]
 
 # What a tracer leaves on nodes that names files of the build machine or addresses in its memory.
 _PRIVATE_METADATA = ("stack_trace", "from_node", "source_fn_stack", "original_aten", "seq_nr")
@@ -82,6 +82,37 @@ def fold_weights(program: Any) -> Any:
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     _drop_unread_constants(graph)
+    graph.recompile()
+    return seal(graph, program.example_inputs[0])
+
+
+def drop_quantised_above(program: Any, rank: int) -> Any:
+    """The same program without quantise / dequantise pairs on tensors of more than ``rank`` axes.
+
+    Such tensors stand between two changes of shape (windows of attention), whose values lie on the grid of
+    the pair before them already: leaving them out changes no number. The program itself comes back where
+    there are none.
+    """
+    import torch
+
+    _register_operators()
+    quantized = torch.ops.quantized_decomposed
+    graph = program.module(check_guards=False)
+    dropped = 0
+    for node in list(graph.graph.nodes):
+        if node.target != quantized.dequantize_per_tensor.default:
+            continue
+        stored = node.args[0]
+        if getattr(stored, "target", None) != quantized.quantize_per_tensor.default:
+            continue
+        source = stored.args[0]
+        if len(source.meta["val"].shape) <= rank:
+            continue
+        node.replace_all_uses_with(source)
+        dropped += 1
+    if not dropped:
+        return program
+    graph.graph.eliminate_dead_code()
     graph.recompile()
     return seal(graph, program.example_inputs[0])
 

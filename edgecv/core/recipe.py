@@ -215,6 +215,10 @@ class Quantize:
         default="portable", metadata={"description": "portable: symmetric, runs on every target; affine: zero points"}
     )
     keep_float: tuple[str, ...] = field(default=(), metadata={"description": "module name globs that stay float"})
+    ranges: Literal["mean-minmax", "minmax"] = field(
+        default="mean-minmax",
+        metadata={"description": "ptq: mean of the pictures' ranges (cuts outliers), or the widest range seen"},
+    )
     bias_correction: bool = field(default=True, metadata={"description": "ptq: correct the shift of biases"})
     smooth_quant: bool = field(default=False, metadata={"description": "ptq: SmoothQuant, for transformers"})
     epochs: int = field(default=3, metadata={"ge": 1, "description": "qat: passes over the training set"})

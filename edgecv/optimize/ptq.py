@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,6 @@ from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 
 __all__ = ["Ranges", "quantize_ptq"]
-
-Ranges = Literal["minmax", "mean-minmax"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,14 @@ def quantize_ptq(
     step: Quantize,
     calibration: Batches,
     samples: int = 300,
-    ranges: Ranges = "mean-minmax",
     progress: Progress | None = None,
     log: Path | None = None,
 ) -> QuantizedGraph:
     """Quantise ``module`` to int8 by the targets' rules, with scales from ``samples`` calibration pictures.
 
-    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. ``ranges``: ``mean-minmax``
-    takes the mean of the pictures' ranges, which cuts outliers (NNCF's choice for convolutional networks);
-    ``minmax`` the widest range seen.
+    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. ``step.ranges``:
+    ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's choice for
+    convolutional networks); ``minmax`` the widest range seen.
     With ``step.bias_correction`` the shift that rounded weights cause is taken out of the biases (Nagel
     et al., arXiv:1906.04721, as NNCF does it); ``step.smooth_quant`` moves outliers of activations
     into the weights first (Xiao et al., arXiv:2211.10438). ``module`` is not changed; the same input
@@ -73,7 +70,7 @@ def quantize_ptq(
     with quiet(log), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            graph = _run_nncf(graph, quantizer, source, count, step, ranges)
+            graph = _run_nncf(graph, quantizer, source, count, step)
         except EdgecvError:
             raise
         except Exception as error:
@@ -85,9 +82,7 @@ def quantize_ptq(
         return wrap_up(graph, plan=quantizer.plan, example=example, calibration=calibration)
 
 
-def _run_nncf(
-    graph: Any, quantizer: EdgeQuantizer, source: _Pictures, count: int, step: Quantize, ranges: Ranges
-) -> Any:
+def _run_nncf(graph: Any, quantizer: EdgeQuantizer, source: _Pictures, count: int, step: Quantize) -> Any:
     import nncf
     from nncf.experimental.torch.fx import quantize_pt2e
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -103,6 +98,6 @@ def _run_nncf(
         subset_size=count,
         fast_bias_correction=True if step.bias_correction else None,
         smooth_quant=step.smooth_quant,
-        activations_range_estimator_params=estimators[ranges],
+        activations_range_estimator_params=estimators[step.ranges],
         fold_quantize=False,
     )

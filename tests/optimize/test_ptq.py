@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .quantize_nets import batches, example, images, residual, sqnr_db
 pytestmark = pytest.mark.build
 
 STEP = Quantize("ptq")
+WIDEST = replace(STEP, ranges="minmax")
 
 
 def quantise(module: nn.Module | None = None, *, step: Quantize = STEP, **options: Any) -> QuantizedGraph:
@@ -93,8 +95,8 @@ def test_same_input_same_graph(portable: QuantizedGraph) -> None:
 
 def test_calibration_sets_the_input_scale() -> None:
     arrays = images(8)
-    small = {record.node: record for record in quantise(calibration=batches(arrays * 0.1), ranges="minmax").plan}
-    large = {record.node: record for record in quantise(calibration=batches(arrays), ranges="minmax").plan}
+    small = {record.node: record for record in quantise(calibration=batches(arrays * 0.1), step=WIDEST).plan}
+    large = {record.node: record for record in quantise(calibration=batches(arrays), step=WIDEST).plan}
     assert large["image"].scale_max == pytest.approx(np.abs(arrays).max() / 127, rel=1e-3)
     assert small["image"].scale_max == pytest.approx(0.1 * large["image"].scale_max, rel=1e-3)
 
@@ -109,10 +111,10 @@ def test_only_the_asked_number_of_pictures_sets_the_ranges() -> None:
 def test_tensors_that_saturate_are_named() -> None:
     arrays = images(16)
     arrays[1:] *= 0.05  # the mean of the pictures' ranges is far below the first one's
-    made = quantise(calibration=batches(arrays), ranges="mean-minmax")
+    made = quantise(calibration=batches(arrays))
     shares = {item.node: item.share for item in made.saturated}
     assert 0.001 < shares["image"] < 0.5
-    assert not quantise(calibration=batches(arrays), ranges="minmax").saturated
+    assert not quantise(calibration=batches(arrays), step=WIDEST).saturated
 
 
 def test_smooth_quant_and_no_bias_correction_work() -> None:
