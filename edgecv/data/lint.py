@@ -110,7 +110,7 @@ def saturation_finding(tensors: Mapping[str, float]) -> LintFinding | None:
         "error" if worst > ACTIVATIONS_ERROR else "warning",
         "saturated-activations",
         f"values of {names}{more} lie beyond the range that the calibration set gave; allowed are {limit:.0%}. "
-        "Add pictures like those of the evaluation set, or take the widest range: `ranges: minmax` in the quantize step.",
+        "Add pictures like those of the evaluation set, or set `ranges: minmax` in the quantize step.",
         worst,
         limit,
     )

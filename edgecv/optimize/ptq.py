@@ -20,7 +20,7 @@ from edgecv.optimize.fold import spell_batch_norms
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 
-__all__ = ["Ranges", "quantize_ptq"]
+__all__ = ["quantize_ptq"]
 
 
 @dataclass(frozen=True)
