@@ -23,6 +23,8 @@ from edgecv.optimize.snap import snap_biases, snap_weights
 __all__ = ["QuantizedGraph", "Saturation", "TensorRecord", "pictures", "wrap_up"]
 
 SATURATION_SAMPLES = 32
+SATURATION_MARGIN = 0.1
+"""A value counts as saturated so far beyond the end, as a share of half the range: just past it, nothing is lost."""
 SATURATION_SHARE = 1e-3
 
 
@@ -142,8 +144,8 @@ def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ..
         for picture in pictures(calibration, limit=SATURATION_SAMPLES, shape=shape):
             for index, (node, values) in enumerate(zip(nodes, probe(picture), strict=True)):
                 scale, zero, low, high = (float(item) for item in node.args[1:5])  # type: ignore[arg-type]
-                steps = values / scale + zero
-                outside[index] += int(((steps < low - 0.5) | (steps > high + 0.5)).sum())
+                steps, margin = values / scale + zero, SATURATION_MARGIN * (high - low) / 2
+                outside[index] += int(((steps < low - margin) | (steps > high + margin)).sum())
                 total[index] += values.numel()
     shares = (outside / total).tolist()
     names = [str(node.args[0]) for node in nodes]  # a node's text is its name

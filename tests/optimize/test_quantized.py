@@ -16,7 +16,14 @@ from edgecv.core.protocols import Batches
 from edgecv.errors import DataError
 from edgecv.optimize.capture import capture
 from edgecv.optimize.pt2e import convert_pt2e, prepare_qat_pt2e
-from edgecv.optimize.quantized import SATURATION_SAMPLES, QuantizedGraph, TensorRecord, pictures, wrap_up
+from edgecv.optimize.quantized import (
+    SATURATION_MARGIN,
+    SATURATION_SAMPLES,
+    QuantizedGraph,
+    TensorRecord,
+    pictures,
+    wrap_up,
+)
 from edgecv.optimize.quantizer import EdgeQuantizer, Scheme
 
 from .quantize_nets import batches, example, images, residual
@@ -178,10 +185,16 @@ def test_pictures_far_outside_the_ranges_saturate_and_the_share_is_right() -> No
     shares = {item.node: item.share for item in made.saturated}
     scale = by_name(made)["input_1"].scale_max
     steps = wide / scale
-    expected = float(((steps < -128.5) | (steps > 127.5)).mean())
+    margin = SATURATION_MARGIN * 255 / 2
+    expected = float(((steps < -128 - margin) | (steps > 127 + margin)).mean())
     assert expected > 0.1
     assert shares["input_1"] == pytest.approx(expected, abs=2 / steps.size)
     assert all(0.001 < share <= 1.0 for share in shares.values())
+
+
+def test_pictures_just_past_the_ranges_do_not_saturate() -> None:
+    arrays = images(1)
+    assert quantised(arrays, module=plain(), calibration=batches(arrays * 1.05)).saturated == ()
 
 
 def test_a_few_values_outside_the_range_are_no_saturation() -> None:
