@@ -129,11 +129,47 @@ def _data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
 
 
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument(
+        "what",
+        nargs="*",
+        help="a pipeline's JSON file (flags replace its values), or an artifact's folder, with or without pictures",
+    )
+    run.add_argument("--demo", action="store_true", help="the bundled detector on the synthetic camera, with its score")
+    first = run.add_argument_group("models")
+    first.add_argument("--detect", action="append", metavar="DIR", help="detector; again for a ladder, fastest last")
+    first.add_argument("--model", action="append", metavar="DIR", help="any family on the whole picture, instead")
+    first.add_argument("--track", metavar="NAME", help="tracker: sort, bytetrack, ocsort, botsort")
+    first.add_argument("--track-option", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON")
+    first.add_argument("--second", "--pose", dest="second", metavar="DIR", help="model that looks at each object")
+    first.add_argument("--second-class", action="append", metavar="LABEL", help="only at objects of this class")
+    first.add_argument("--score", type=float, help="objects below this score are left out")
+    first.add_argument("--threads", type=int, help="CPU threads of each engine")
+    source = run.add_argument_group("camera")
+    source.add_argument("--camera", help="0, /dev/video0, car.mp4, a folder, rtsp://..., gst:..., csi:0, synthetic:")
+    source.add_argument("--camera-option", action="append", default=[], metavar="NAME=VALUE", help="such as fps=30")
+    source.add_argument("--policy", choices=("auto", "latest", "every"), help="latest frame only, or every frame")
+    source.add_argument("--max-age-ms", type=float, help="leave out frames that are older when their turn comes")
+    source.add_argument("--deadline-ms", type=float, help="count frames whose results come later")
+    source.add_argument("--frames", type=int, help="end after so many frames")
+    source.add_argument("--seconds", type=float, help="end after so long")
+    out = run.add_argument_group("results")
+    out.add_argument(
+        "--sink", action="append", metavar="KIND=PLACE", help="video=out.mp4, jsonl=FILE, csv=FILE, mot=FILE, ..."
+    )
+    out.add_argument("--live", metavar="[HOST]:PORT", help="live page, /metrics and /health, such as :8080")
+    out.add_argument("--live-token", metavar="TOKEN", help="token that viewers outside this machine need")
+    out.add_argument("--report", metavar="DIR", help="folder for the report (default: print only)")
+    out.add_argument("--timeline", metavar="FILE", help="Chrome-trace file of the last frames, for Perfetto")
+    out.add_argument("--json", action="store_true", help="print each result as a line of JSON")
+    out.add_argument("--quiet", action="store_true", help="no progress lines")
+
+
 def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     imported = _add(commands, "import", "make an artifact from a bare model file", "artifact", "import_file")
     imported.add_argument("file", help=".onnx, .tflite or .xml")
     imported.add_argument("--out", required=True, help="folder of the artifact; must not exist")
-    imported.add_argument("--labels", required=True, help="text file, one class name a line")
+    imported.add_argument("--labels", help="text file, one class name a line (pose: not needed)")
     imported.add_argument(
         "--size", required=True, type=int, nargs=2, metavar=("H", "W"), help="network input in pixels"
     )
@@ -151,6 +187,18 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     imported.add_argument("--resize", choices=("stretch", "letterbox", "letterbox-topleft", "crop"), default="stretch")
     imported.add_argument("--interpolation", choices=("nearest", "linear", "cubic", "area"), default="linear")
     imported.add_argument("--crop-ratio", type=float, default=0.875)
+    imported.add_argument(
+        "--pad-value", type=int, default=114, help="letterbox: value of the border, 0 to 255 (default: 114)"
+    )
+    imported.add_argument(
+        "--family", default="classification", help="what the outputs mean: classification, detection or pose"
+    )
+    imported.add_argument("--head", default="", help="layout of the outputs, such as yolo or fastestdet")
+    imported.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="a setting of the head; VALUE is JSON"
+    )
+    imported.add_argument("--score", type=float, default=0.25, help="objects below this score are left out")
+    imported.add_argument("--iou", type=float, default=0.45, help="of two boxes that overlap more, one is left out")
     imported.add_argument("--background", action="store_true", help="output 0 is a background class")
     imported.add_argument("--outputs", choices=("logits", "probabilities"), default="logits")
     imported.add_argument("--name", help="name of the artifact (default: the file's)")
@@ -158,11 +206,16 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     build = _add(commands, "build", "finish a deferred artifact on the device that will run it", "artifact", "build")
     build.add_argument("artifact")
 
-    run = _add(commands, "run", "classify pictures with an artifact", "artifact", "run")
-    run.add_argument("artifact")
-    run.add_argument("images", nargs="+", help="picture files")
-    run.add_argument("--threads", type=int)
-    run.add_argument("--json", action="store_true", help="one JSON object a line")
+    _run_options(_add(commands, "run", "run artifacts on a camera, a video or pictures", "run", "run"))
+
+    track = _add(commands, "track", "give the objects of a detections file ids that last", "track", "track")
+    track.add_argument("detections", help="MOT text file: frame, -1, left, top, width, height, score")
+    track.add_argument("--tracker", default="bytetrack", help="sort, bytetrack, ocsort, botsort; none to only evaluate")
+    track.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the tracker")
+    track.add_argument("--fps", type=float, default=30.0, help="frame rate of the sequence (default: 30)")
+    track.add_argument("--eval", metavar="TRUTH", help="MOT ground truth: print HOTA, MOTA, IDF1, IDSW")
+    track.add_argument("--out", help="MOT text file to write")
+    track.add_argument("--json", action="store_true")
 
     evaluate = _add(
         commands, "eval", "task metric of an artifact on a data set, through its engine", "artifact", "evaluate"

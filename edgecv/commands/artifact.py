@@ -1,4 +1,4 @@
-"""Commands on an artifact: import, build, run, eval, bench, verify. They work on a board without the host half."""
+"""Commands on an artifact: import, build, eval, bench, verify. They work on a board without the host half."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import edgecv
-from edgecv import backends
+from edgecv import backends, families
+from edgecv.commands.values import named_values
 from edgecv.core.artifact import Manifest
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import AccuracyFigures, LatencyFigures
@@ -21,7 +22,6 @@ from edgecv.core.progress import PlainProgress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec, FamilySpec
 from edgecv.core.target import ThermalZone
-from edgecv.data.imagefile import load_image
 from edgecv.data.readers import open_reader
 from edgecv.errors import MeasurementError, UsageError
 from edgecv.measure.accuracy import evaluate as evaluate_subject
@@ -39,7 +39,6 @@ BENCH_PICTURES = 32
 
 def import_file(options: argparse.Namespace) -> int:
     """Make an artifact from a bare model file."""
-    labels = _labels(Path(options.labels))
     channels = 1 if options.color == "gray" else 3
     contract = InputContract(
         size=tuple(options.size),
@@ -49,12 +48,25 @@ def import_file(options: argparse.Namespace) -> int:
         range=tuple(options.range),
         resize=options.resize,
         crop_ratio=options.crop_ratio,
+        pad_value=options.pad_value,
         interpolation=options.interpolation,
     )
-    family = FamilySpec("classification", labels, background=options.background, outputs=options.outputs)
+    families.get(options.family)
+    if options.labels is None and options.family != "pose":
+        raise UsageError(f"--labels is missing; family {options.family} needs a text file with one class name a line")
+    family = FamilySpec(
+        options.family,
+        _labels(Path(options.labels)) if options.labels else ("person",),
+        background=options.background,
+        outputs=options.outputs,
+        head=options.head,
+        score_threshold=options.score,
+        iou_threshold=options.iou,
+        options=named_values(options.option, "--option"),
+    )
     name = options.name or Path(options.file).stem.lower()
     out = import_model(options.file, out=options.out, name=name, family=family, contract=contract)
-    print(f"{out} is an artifact; try: edgecv eval {out} --data imagefolder:FOLDER")
+    print(f"{out} is an artifact; try: edgecv run {out} PICTURE")
     return 0
 
 
@@ -62,19 +74,6 @@ def build(options: argparse.Namespace) -> int:
     """Finish a deferred artifact on this device."""
     manifest = complete(Path(options.artifact))
     print(f"{options.artifact} is ready: {manifest.model}, {manifest.engine_version}")
-    return 0
-
-
-def run(options: argparse.Namespace) -> int:
-    """Classify pictures."""
-    with load_artifact(options.artifact, threads=options.threads) as model:
-        for name in options.images:
-            result = model.predict(load_image(name, noisy=True)).to_dict()
-            if options.json:
-                print(json.dumps({"image": name, **result}))
-            else:
-                best = ", ".join(f"{item['label']} {item['score']:.3f}" for item in result["classes"])
-                print(f"{name}: {best}")
     return 0
 
 

@@ -149,3 +149,57 @@ class MachineFacts:
     python: str
     engines: dict[str, str] = field(default_factory=dict)
     board: str = ""
+
+
+@dataclass(frozen=True)
+class LoopEvent:
+    """Something that happened in a camera loop: ``at_s`` seconds after its start."""
+
+    at_s: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SinkFigures:
+    """What became of the results given to one sink; ``error`` is its last failure."""
+
+    name: str
+    written: int
+    dropped: int
+    failed: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class LoopFigures:
+    """One run of the camera loop.
+
+    ``fps`` is finished frames over the time from the first to the last one; ``age`` is from capture to
+    the end of the pipeline, None where frames have no real capture time (a file read at full speed).
+    ``stages`` are in the order of the pipeline; ``end_to_end`` is from the start of pre-processing.
+    ``camera`` are its counters by name. ``invalid`` says why the times must not be used as a
+    measurement (throttled, under-voltage), or is empty.
+    """
+
+    camera_name: str
+    frames: int
+    seconds: float
+    fps: float
+    policy: str
+    age: Percentiles | None
+    end_to_end: Percentiles | None
+    stages: dict[str, Percentiles]
+    camera: dict[str, int]
+    sinks: tuple[SinkFigures, ...] = ()
+    failed: int = 0
+    stale: int = 0
+    deadline_ms: float | None = None
+    deadline_misses: int | None = None
+    levels: dict[str, int] = field(default_factory=dict)
+    temperature_c: dict[str, float] = field(default_factory=dict)
+    peak_rss_mb: float | None = None
+    events: tuple[LoopEvent, ...] = ()
+    events_seen: int = 0
+    ended: str = ""
+    invalid: str = ""

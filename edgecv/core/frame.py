@@ -13,13 +13,20 @@ class Frame:
     """A picture with the moment it was taken.
 
     ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray. ``captured_s`` is on the clock of
-    ``time.monotonic``. ``index`` counts the frames of one source from 0.
+    ``time.monotonic``. ``index`` counts the frames of one source from 0. ``media_s`` is the frame's time in
+    the stream itself where that runs on a clock of its own (a video file read faster than it was taken).
     """
 
     image: npt.NDArray[np.uint8]
     captured_s: float
     index: int
     source: str = ""
+    media_s: float | None = None
+
+    @property
+    def time_s(self) -> float:
+        """The time that movement is judged by: ``media_s`` where there is one, else ``captured_s``."""
+        return self.captured_s if self.media_s is None else self.media_s
 
     def __post_init__(self) -> None:
         image = self.image

@@ -173,6 +173,30 @@ class Detections:
         )
 
 
+@dataclass(frozen=True)
+class DetectionTruth:
+    """The true objects of one picture.
+
+    ``boxes`` `(N, 4)` float32 and ``class_ids`` `(N,)` int64 as in `Detections`. ``crowd`` `(N,)` bool marks
+    boxes around many objects, which count neither as found nor as missed (COCO's iscrowd; ignore
+    regions). ``area`` `(N,)` float32, in square pixels, where it is known otherwise than by the boxes.
+    """
+
+    boxes: Floats
+    class_ids: Ints
+    crowd: npt.NDArray[np.bool_] | None = None
+    area: Floats | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.class_ids)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes {self.boxes.shape} do not fit {count} class_ids; ({count}, 4) is needed")
+        for name in ("crowd", "area"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (count,):
+                raise ValueError(f"{name} has shape {value.shape} for {count} boxes; ({count},) is needed")
+
+
 def label_of(labels: tuple[str, ...], index: int) -> str:
     """The name of a class; its number where it has none."""
     return labels[index] if 0 <= index < len(labels) else str(index)

@@ -78,6 +78,8 @@ class Tracker(Protocol):
     def update(self, detections: Detections, captured_s: float, image: Array | None = None) -> Detections:
         """The tracked objects of this frame, with ``track_ids``; at most those of ``detections``.
 
+        Their boxes may be the tracker's own, smoothed ones.
+
         ``captured_s`` is the frame's time (it never goes back); ``image`` (uint8 BGR or gray) is used for
         camera motion and appearance where the tracker has them.
         """

@@ -6,10 +6,11 @@ import difflib
 
 from edgecv.core.protocols import Family
 from edgecv.errors import UsageError
-from edgecv.families import classification
+from edgecv.families import classification, detection
 
 FAMILIES: dict[str, Family] = {
     "classification": classification,
+    "detection": detection,
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
@@ -16,6 +15,7 @@ from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import Classification
 from edgecv.core.tensor import FloatArray, TensorSpec
 from edgecv.errors import DataError, ModelError, UsageError
+from edgecv.families.graph_heads import output_layers
 
 KIND = "classification"
 METRICS: tuple[str, ...] = ("top1", "top5")
@@ -179,35 +179,7 @@ def protected(module: Any) -> list[str]:
     Raises:
         ModelError: the module has neither Linear nor Conv2d.
     """
-    import torch
-
-    names = [name for name, child in module.named_modules() if isinstance(child, torch.nn.Linear | torch.nn.Conv2d)]
-    if not names:
-        raise ModelError(f"{type(module).__name__} has no Linear and no Conv2d layer, so no scores to protect")
-    return _traced_heads(module, set(names)) or names[-1:]
-
-
-def _traced_heads(module: Any, names: set[str]) -> list[str]:
-    """The layers of ``names`` that the output reaches without passing another one; empty where tracing fails."""
-    import torch.fx
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            nodes = torch.fx.symbolic_trace(module).graph.nodes
-    except Exception:  # noqa: BLE001 - it runs the user's own forward on proxies, which can raise anything
-        return []
-    waiting = [node for node in nodes if node.op == "output"]
-    seen = set(waiting)
-    heads = set()
-    while waiting:
-        for source in waiting.pop().all_input_nodes:
-            if source.op == "call_module" and source.target in names:
-                heads.add(str(source.target))
-            elif source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return sorted(heads)
+    return output_layers(module, kind="scores")
 
 
 def _width(spec: FamilySpec) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from edgecv.report.effects import effects
+from edgecv.report.loop import STAGE_HEAD, loop_facts, sink_rows, stage_rows
 from edgecv.report.outcome import artifact_outcome, grouped, headline, interval_level, reasons, speedup
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import (
@@ -47,6 +48,7 @@ def render_markdown(report: Report) -> str:
     head = [f"## {SYMBOLS[report.outcome]} {escape(report.name)}: {report.outcome}", "", escape(headline(report)), ""]
     parts = [
         "\n".join(head) + "\n",
+        _loop(report),
         _artifacts(report),
         _problems(report),
         _steps(report),
@@ -77,6 +79,18 @@ def _artifacts(report: Report) -> str:
     level = interval_level(report)
     about = "Times in ms, end to end, batch 1." + (f" Intervals at {level}." if level else "")
     return table(head, rows, right=(2, 3, 4, 5, 6, 7)) + f"\n{about}\n\n"
+
+
+def _loop(report: Report) -> str:
+    loop = report.loop
+    if loop is None:
+        return ""
+    text = table(list(STAGE_HEAD), [list(map(escape, row)) for row in stage_rows(loop)], right=(1, 2, 3, 4, 5)) + "\n"
+    text += "".join(f"- {escape(name)}: {escape(words)}\n" for name, words in loop_facts(loop)) + "\n"
+    if loop.sinks:
+        head = ["Sink", "Written", "Dropped", "Failed", "Last error"]
+        text += table(head, [list(map(escape, row)) for row in sink_rows(loop)], right=(1, 2, 3)) + "\n"
+    return text
 
 
 def _row(report: Report, item: ArtifactFigures) -> list[str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from edgecv.core.figures import DropFigures, Ladder, Rung
+from edgecv.core.figures import DropFigures, Ladder, LoopFigures, Rung
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import clean, count_text, interval_text, short, verdict_text
+from edgecv.report.words import clean, count_text, interval_text, ms_text, short, verdict_text
 
 __all__ = [
     "ArtifactOutcome",
@@ -112,6 +112,8 @@ def overall_outcome(artifacts: Iterable[ArtifactFigures]) -> Literal["pass", "fa
 
 def headline(report: Report) -> str:
     """The reason for the report's outcome in one sentence of plain text."""
+    if report.loop is not None:
+        return _loop_headline(report.loop)
     made = optimized(report)
     if not made:
         return "The run made no artifact."
@@ -133,6 +135,18 @@ def headline(report: Report) -> str:
     rest = sum(len(targets) for targets, _ in shown[3:])
     more = f"; and {rest} more" if rest else ""
     return f"{said}. {named}{more}".rstrip(".") + "."
+
+
+def _loop_headline(loop: LoopFigures) -> str:
+    if loop.invalid:
+        return f"The times are no measurement: {clean(loop.invalid)}."
+    said = f"{count_text(loop.frames, 'frame')} at {loop.fps:.1f} per second"
+    if loop.age is not None:
+        said += f", half of them no older than {ms_text(loop.age.p50_ms)} ms"
+    if loop.deadline_ms is not None and loop.deadline_misses is not None:
+        share = loop.deadline_misses / max(loop.frames, 1)
+        said += f"; {share:.1%} later than the deadline of {loop.deadline_ms:g} ms"
+    return said + "."
 
 
 def interval_level(report: Report) -> str:

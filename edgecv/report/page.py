@@ -10,6 +10,7 @@ from pathlib import Path
 from edgecv.report.artifact_table import artifact_table
 from edgecv.report.chart import Point, chart, chart_points, is_crowded, left_out
 from edgecv.report.html import Child, Html, el, figure, join
+from edgecv.report.loop import loop_section
 from edgecv.report.outcome import artifact_outcome, headline, interval_level, optimized, speedup
 from edgecv.report.page_sections import chains, ladders, machine, notes, problems, recipe, section, steps
 from edgecv.report.schema import ArtifactFigures, Report
@@ -62,6 +63,7 @@ def _sections(report: Report) -> list[Child]:
     return [
         _tiles(report),
         problems(report),
+        section("Camera loop", "loop", *loop_section(report.loop)) if report.loop is not None else None,
         _chart_section(report),
         artifact_table(report),
         ladders(report),

@@ -16,6 +16,7 @@ from edgecv.core.figures import (
     DropFigures,
     Ladder,
     LatencyFigures,
+    LoopFigures,
     MachineFacts,
     Tag,
     Verdict,
@@ -76,7 +77,7 @@ class ArtifactFigures:
 
 @dataclass(frozen=True)
 class Report:
-    """One run of `edgecv optimize` (or `edgecv bench` on a board).
+    """One run of `edgecv optimize`, or of `edgecv bench` or `edgecv run` (then with ``loop``) on a board.
 
     ``recipe`` is the resolved recipe as plain values. ``outcome`` is ``pass`` where every budget is
     met, ``fail`` where one is not or a target failed, ``inconclusive`` where a measurement cannot
@@ -95,4 +96,5 @@ class Report:
     recipe_sha256: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    loop: LoopFigures | None = None
     schema: int = SCHEMA_VERSION

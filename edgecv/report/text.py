@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edgecv.core.figures import LoopFigures
+from edgecv.report.loop import STAGE_HEAD, loop_facts, sink_rows, stage_rows
 from edgecv.report.outcome import artifact_outcome, grouped, headline, optimized, reasons, speedup
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import (
@@ -28,6 +30,8 @@ _COLOURS = {"pass": "32", "fail": "31", "inconclusive": "33", "deferred": "36"}
 
 def render_text(report: Report, *, color: bool = False) -> str:
     """The report for a terminal: table, what failed, verdict last. ``color`` adds ANSI colours."""
+    if report.loop is not None:
+        return _loop_text(report, report.loop, color=color)
     head = ("target", "engine", "size", "ratio", _metric(report), "drop", "p50 ms", "p95 ms", "faster", "")
     rows = [_row(report, item) for item in report.artifacts]
     lines = table_lines(head, rows, left=(0, 1, 9), widths={0: 24, 1: 17})
@@ -47,6 +51,28 @@ def render_text(report: Report, *, color: bool = False) -> str:
     details = [_wrap(line) for line in found] + ([""] if found else [])
     last = _wrap(verdict)
     return "\n".join([*body, *details, *foot, "", _paint(last, report.outcome) if color else last]) + "\n"
+
+
+def _loop_text(report: Report, loop: LoopFigures, *, color: bool) -> str:
+    models = ", ".join(f"{clean(item.title)} ({clean(item.backend)} {item.precision})" for item in report.artifacts)
+    width = max(len(name) for name, _ in loop_facts(loop)) + 2
+    facts = [_wrap(f"{name.ljust(width)}{words}") for name, words in loop_facts(loop)]
+    sinks = table_lines(("sink", "written", "dropped", "failed", "last error"), sink_rows(loop), left=(0, 4))
+    notes = [_wrap(clean(note)) for note in report.notes]
+    verdict = _wrap(f"{SYMBOLS[report.outcome]} {report.outcome.upper()}  {headline(report)}")
+    lines = [
+        f"{short(clean(loop.camera_name), 64)}: {models}",
+        "",
+        *table_lines(STAGE_HEAD, stage_rows(loop), left=(0,)),
+        "",
+        *facts,
+        *(["", *sinks] if loop.sinks else []),
+        *(["", *notes] if notes else []),
+        "",
+        f"Times in ms, on {short(clean(report.machine.cpu), 60)}",
+        _paint(verdict, report.outcome) if color else verdict,
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def table_lines(

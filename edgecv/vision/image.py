@@ -265,3 +265,23 @@ def _check_buffer(contract: InputContract, spec: TensorSpec, out: Array) -> None
             f"the input buffer is {out.dtype} {out.shape}; "
             f"input {spec.name!r} needs a contiguous {spec.dtype} {spec.shape}"
         )
+
+
+class Preprocessor:
+    """Pictures of one camera -> one model's input buffer: `preprocess_into` with its contract held.
+
+    The picture and the buffer are checked, the rest is bit for bit what calibration and evaluation use.
+    """
+
+    def __init__(self, contract: InputContract, spec: TensorSpec) -> None:
+        self._contract, self._spec = contract, spec
+
+    def into(self, image: Image, out: Array) -> Geometry:
+        """Fill ``out`` from a picture (uint8 BGR or gray, any size); where the picture lies in it.
+
+        Raises:
+            DataError: the picture is of another type or shape, or empty.
+            ModelError: ``out`` does not fit the model's input.
+        """
+        preprocess_into(image, self._contract, self._spec, out)
+        return geometry((image.shape[0], image.shape[1]), self._contract)

@@ -1,0 +1,9 @@
+"""Heads of detectors by name. A new head is one function pair and one row of its module's table."""
+
+from __future__ import annotations
+
+from edgecv.families.heads import pairs, ssd, yolo, yunet
+from edgecv.families.heads.common import Head
+
+HEADS: dict[str, Head] = {**yolo.HEADS, **ssd.HEADS, **pairs.HEADS, **yunet.HEADS}
+"""What `FamilySpec.head` of a detector can name."""

@@ -1,0 +1,80 @@
+"""The second stage: a model that looks at each object of the first one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgecv.core.results import Detections
+from edgecv.core.tensor import Array
+from edgecv.errors import UsageError
+from edgecv.runtime.spec import SecondStage
+from edgecv.runtime.work import Level
+
+_FORGET_AFTER_FRAMES = 300
+
+
+@dataclass
+class SecondRunner:
+    """Crops objects, runs the model on each, and maps what it says back to the picture.
+
+    Answers of tracked objects are kept for ``spec.every`` frames. Used from one thread.
+    """
+
+    level: Level
+    spec: SecondStage
+    _known: dict[int, tuple[int, Any]] = field(default_factory=dict)
+    _frame: int = 0
+
+    def apply(self, image: Array, found: Detections) -> Detections:
+        """``found`` in ``image`` (uint8 BGR or gray) with ``second``: one answer for each object, or None.
+
+        Raises:
+            EdgecvError: the engine or the decoder failed.
+        """
+        self._frame += 1
+        answers: list[Any] = [None] * len(found)
+        looked = 0
+        for row in np.argsort(-found.scores, kind="stable"):
+            track = None if found.track_ids is None else int(found.track_ids[row])
+            kept = self._known.get(track) if track is not None else None
+            if kept is not None and self._frame - kept[0] < self.spec.every:
+                answers[row] = kept[1]
+                continue
+            if looked >= self.spec.max_objects or not self._wanted(found, int(row)):
+                continue
+            looked += 1
+            answers[row] = self._look(image, found.boxes[row])
+            if track is not None:
+                self._known[track] = (self._frame, answers[row])
+        self._forget()
+        return replace(found, second=tuple(answers))
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self.level.model.close()
+
+    def _wanted(self, found: Detections, row: int) -> bool:
+        if not self.spec.classes:
+            return True
+        index = int(found.class_ids[row])
+        return index < len(found.labels) and found.labels[index] in self.spec.classes
+
+    def _forget(self) -> None:
+        old = [track for track, (seen, _) in self._known.items() if self._frame - seen > _FORGET_AFTER_FRAMES]
+        for track in old:
+            del self._known[track]
+
+
+def check_classes(spec: SecondStage, labels: tuple[str, ...]) -> None:
+    """Hold the wanted classes against the detector's labels.
+
+    Raises:
+        UsageError: the detector has no such class.
+    """
+    unknown = [name for name in spec.classes if name not in labels]
+    if unknown:
+        known = ", ".join(labels)
+        raise UsageError(f"the second stage wants {unknown[0]!r}, which the detector does not know: {known}")

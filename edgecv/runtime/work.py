@@ -1,0 +1,81 @@
+"""What travels between the threads of a loop, and the models that work on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgecv.core.frame import Frame
+from edgecv.core.tensor import Array
+from edgecv.core.trace import Trace
+from edgecv.errors import UsageError
+from edgecv.runtime.load import Model, load_artifact
+from edgecv.vision.image import Preprocessor
+
+BUFFERS = 2
+"""Input buffers of a model: one in the engine, one that is being filled."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A loaded artifact with its input buffers, which are the only large arrays that a loop fills."""
+
+    name: str
+    model: Model
+    fill: Preprocessor
+    buffers: tuple[Array, ...]
+
+    @property
+    def kind(self) -> str:
+        """The model's family."""
+        return self.model.manifest.family.kind
+
+    def warm_up(self) -> None:
+        """Run twice on an empty input: engines plan and allocate in their first runs."""
+        for buffer in self.buffers:
+            self.model.engine.run([buffer])
+
+
+@dataclass
+class Work:
+    """One frame on its way: which buffer and model it uses, and what came out so far."""
+
+    frame: Frame
+    trace: Trace
+    level: Level
+    slot: int
+    waiting_since_s: float = 0.0
+    outputs: list[Array] = field(default_factory=list)
+    result: Any = None
+
+
+def load_levels(folders: tuple[str, ...], *, threads: int | None, score: float | None) -> tuple[Level, ...]:
+    """Load a ladder of artifacts of one family; ``score`` replaces their score threshold.
+
+    Raises:
+        UsageError: they are of different families.
+        EdgecvError: an artifact cannot be loaded; those loaded before are closed.
+    """
+    levels: list[Level] = []
+    try:
+        levels.extend(_load(folder, threads=threads, score=score) for folder in folders)
+        kinds = {level.kind for level in levels}
+        if len(kinds) > 1:
+            raise UsageError(f"a ladder of {', '.join(sorted(kinds))} cannot be changed between; give one family")
+    except BaseException:
+        for level in levels:
+            level.model.close()
+        raise
+    return tuple(levels)
+
+
+def _load(folder: str, *, threads: int | None, score: float | None) -> Level:
+    model = load_artifact(folder, threads=threads)
+    subject = model.subject
+    if score is not None:
+        subject = replace(subject, spec=replace(subject.spec, score_threshold=score))
+        model = replace(model, subject=subject)
+    fill = Preprocessor(subject.contract, subject.input)
+    buffers = tuple(subject.input_buffer() for _ in range(BUFFERS))
+    return Level(Path(folder).name, model, fill, buffers)
