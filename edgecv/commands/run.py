@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     if options.demo:
         from edgecv.runtime.demo import run_demo
 
-        return run_demo(_spec(options), hold=_hold(options), as_json=options.json)
+        session, _ = run_demo(_spec(options), hold=_hold(options))
+        return finish(session, as_json=options.json)
     if len(options.what) > 1:
         return _pictures(options)
     session = open_session(_spec(options), on_result=_print_json if options.json else None)
@@ -87,8 +88,8 @@ def _signals(session: Session) -> Iterator[None]:
         session.stop(f"signal {signal.Signals(number).name}")
         signal.signal(number, before[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, stop)
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[int(wanted)] = signal.signal(wanted, stop)
     try:
         yield
     finally:

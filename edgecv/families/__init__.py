@@ -6,11 +6,12 @@ import difflib
 
 from edgecv.core.protocols import Family
 from edgecv.errors import UsageError
-from edgecv.families import classification, detection
+from edgecv.families import classification, detection, pose
 
 FAMILIES: dict[str, Family] = {
     "classification": classification,
     "detection": detection,
+    "pose": pose,
 }
 
 

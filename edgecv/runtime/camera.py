@@ -62,6 +62,10 @@ class _Worker:
         self.thread = threading.Thread(target=self._run, args=(camera,), name="edgecv-camera-source", daemon=True)
         self.thread.start()
 
+    def is_left(self) -> bool:
+        """Whether the camera went on without this worker."""
+        return self.left
+
     def _run(self, camera: "Camera") -> None:
         source = None
         try:
@@ -265,7 +269,7 @@ class Camera:
                 worker.delivering = True
                 self._changed.wait_for(lambda: worker.left or len(self._frames) < self._capacity)
                 worker.delivering, worker.seen_s = False, self._clock()
-                if worker.left:
+                if worker.is_left():
                     return
             self._frames.append(frame)
             self._changed.notify_all()

@@ -71,5 +71,5 @@ class Histogram:
     def _at(self, share: float) -> float:
         reached = np.cumsum(self._counts)
         bucket = int(np.searchsorted(reached, math.ceil(share * int(reached[-1]))))
-        middle = _LOWEST_MS * _GROWTH ** (bucket + 0.5)
+        middle: float = _LOWEST_MS * _GROWTH ** (bucket + 0.5)
         return min(middle, self._max)

@@ -33,12 +33,16 @@ class Counts:
 
 @dataclass
 class Profile:
-    """Times and counts of one loop, in a fixed amount of memory. ``clock`` is that of the frames."""
+    """Times and counts of one loop, in a fixed amount of memory. ``clock`` is that of the frames.
+
+    ``age`` is from capture, ``whole`` from the start of pre-processing, both to the end of the pipeline.
+    """
 
     clock: Callable[[], float] = time.monotonic
     counts: Counts = field(default_factory=Counts)
     stages: dict[str, Histogram] = field(default_factory=dict)
     age: Histogram = field(default_factory=Histogram)
+    whole: Histogram = field(default_factory=Histogram)
     events: list[LoopEvent] = field(default_factory=list)
     events_seen: int = 0
 
@@ -55,6 +59,8 @@ class Profile:
         for name, spent_ms in trace.stages_ms.items():
             self.stage(name, spent_ms)
         age_ms = (now_s - captured_s) * 1000.0
+        begun_s = next((start_s for name, start_s, _ in trace.spans if name == "preprocess"), now_s)
+        self.whole.add((now_s - begun_s) * 1000.0)
         self.age.add(max(0.0, age_ms))
         self.counts.frames += 1
         if deadline_ms is not None and age_ms > deadline_ms:

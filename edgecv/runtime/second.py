@@ -12,6 +12,7 @@ from edgecv.core.tensor import Array
 from edgecv.errors import UsageError
 from edgecv.runtime.spec import SecondStage
 from edgecv.runtime.work import Level
+from edgecv.vision.crops import crop
 
 _FORGET_AFTER_FRAMES = 300
 
@@ -51,6 +52,19 @@ class SecondRunner:
                 self._known[track] = (self._frame, answers[row])
         self._forget()
         return replace(found, second=tuple(answers))
+
+    def _look(self, image: Array, box: Array) -> Any:
+        """The model's answer for one object, in the picture's pixels; None where there is nothing to cut out."""
+        subject = self.level.model.subject
+        height, width = subject.contract.size
+        part = crop(image, box, margin=self.spec.margin, aspect=width / height)
+        if part is None:
+            return None
+        buffer = self.level.buffers[0]
+        self.level.fill.into(part.image, buffer)
+        outputs = subject.dequantize(subject.engine.run([buffer]))
+        size = (part.image.shape[0], part.image.shape[1])
+        return part.to_picture(subject.decode(outputs, picture=size))
 
     def close(self) -> None:
         """Give the engine's memory back."""

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
 
-from edgecv.core.stream import FrameResult
-from edgecv.measure.host import Sampler
-from edgecv.runtime.camera import Camera
-from edgecv.runtime.channel import Channel
+import edgecv
+from edgecv import backends, track
+from edgecv.core.figures import LoopFigures
+from edgecv.core.stream import FrameResult, LoopStatus, Sink, Source, StreamFacts
+from edgecv.core.target import ThermalZone
+from edgecv.errors import EdgecvError, UsageError
+from edgecv.measure.host import Sampler, machine_facts, peak_rss_mb
+from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.runtime.camera import Camera, Persistence
+from edgecv.runtime.channel import Channel, Closed, Policy
+from edgecv.runtime.feed import CameraFeed
 from edgecv.runtime.governor import Governor
 from edgecv.runtime.live import LiveServer
-from edgecv.runtime.loop import Loop
+from edgecv.runtime.loop import Loop, Parts
 from edgecv.runtime.profile import Profile
-from edgecv.runtime.second import SecondRunner
+from edgecv.runtime.second import SecondRunner, check_classes
+from edgecv.runtime.sinks import Callback
+from edgecv.runtime.sinks import parse as parse_sink
 from edgecv.runtime.sinks.runner import SinkRunner
+from edgecv.runtime.sources import parse as parse_source
 from edgecv.runtime.spec import PipelineSpec
 from edgecv.runtime.timeline import Timeline
-from edgecv.runtime.work import Level
+from edgecv.runtime.work import Level, load_levels
 
 _WATCH_EVERY_S = 1.0
 _RESULTS_WAITING = 4
@@ -32,6 +47,8 @@ class Session:
     """
 
     spec: PipelineSpec
+    facts: StreamFacts
+    policy: Policy
     camera: Camera
     levels: tuple[Level, ...]
     loop: Loop
@@ -45,5 +62,318 @@ class Session:
     notes: list[str] = field(default_factory=list)
     _results: Channel[FrameResult] | None = None
     _closing: threading.Event = field(default_factory=threading.Event)
-    _stopping_since_s: float | None = None
+    _watcher: threading.Thread | None = None
+    _stopped_s: float | None = None
     _closed: bool = False
+    _flags: tuple[str, ...] = ()
+    _temperature_c: dict[str, float] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Warm the engines up and let the first frame in.
+
+        Raises:
+            EdgecvError: an engine failed on its first run.
+        """
+        self.sampler.sample()
+        self._watcher = threading.Thread(target=self._watch, name="edgecv-watch", daemon=True)
+        self._watcher.start()
+        self.loop.start()
+
+    def stop(self, why: str = "stopped") -> None:
+        """Take no more frames; what is on its way is finished. Returns at once."""
+        self._stopped_s = time.monotonic() if self._stopped_s is None else self._stopped_s
+        self.loop.stop(why)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the loop; False where it still runs after ``timeout_s``."""
+        return self.loop.wait(timeout_s)
+
+    @property
+    def running(self) -> bool:
+        """Whether frames are still on their way."""
+        return self.loop.running
+
+    @property
+    def stopping_for_s(self) -> float:
+        """How long ago the loop was told to stop; 0 before."""
+        return 0.0 if self._stopped_s is None else time.monotonic() - self._stopped_s
+
+    @property
+    def error(self) -> EdgecvError | None:
+        """What ended the loop, where it could not be survived."""
+        return self.loop.error
+
+    def __iter__(self) -> Iterator[FrameResult]:
+        results = self._results = Channel(_RESULTS_WAITING, self.policy)
+        try:
+            self.start()
+            threading.Thread(target=self._close_results, daemon=True, name="edgecv-results").start()
+            while True:
+                try:
+                    item = results.get()
+                except Closed:
+                    break
+                if item is not None:
+                    yield item
+            if self.error is not None:
+                raise self.error
+        finally:
+            results.close(discard=True)
+            self.stop("the reader left")
+            self.close()
+
+    def take(self, item: FrameResult) -> None:
+        """Hand a finished frame to whoever wants it; called by the loop."""
+        for sink in self.sinks:
+            sink.offer(item)
+        if self.timeline is not None:
+            self.timeline.add(item)
+        if self._results is not None:
+            self._results.put(item)
+
+    def status(self) -> LoopStatus:
+        """The loop as it is now."""
+        profile, counts = self.profile, self.profile.counts
+        age = profile.age.status("age")
+        real = self._real_time
+        state = "failed" if self.error else "running" if self.running else "stopped" if self._stopped() else "starting"
+        return LoopStatus(
+            state=state,
+            uptime_s=profile.clock() - profile.started_s,
+            fps=profile.fps(),
+            frames=counts.frames,
+            dropped=self.camera.counts.dropped + counts.stale,
+            deadline_misses=counts.misses,
+            age_p50_ms=age.p50_ms if age is not None and real else None,
+            age_p95_ms=age.p95_ms if age is not None and real else None,
+            stages=profile.stage_status(),
+            camera=self.camera.counts,
+            sinks=tuple(sink.status for sink in self.sinks),
+            temperature_c=dict(self._temperature_c),
+            flags=self._flags,
+            level=self.levels[self.loop.level].name if len(self.levels) > 1 else "",
+            error=str(self.error) if self.error is not None else "",
+        )
+
+    def figures(self) -> LoopFigures:
+        """The whole run so far."""
+        profile, counts = self.profile, self.profile.counts
+        return LoopFigures(
+            camera_name=self.facts.name,
+            frames=counts.frames,
+            seconds=round((profile.last_s or profile.started_s) - profile.started_s, 3),
+            fps=round(profile.mean_fps(), 3),
+            policy=self.policy,
+            age=profile.age.percentiles() if self._real_time else None,
+            end_to_end=profile.whole.percentiles(),
+            stages=profile.stage_figures(),
+            camera=asdict(self.camera.counts),
+            sinks=tuple(sink.figures for sink in self.sinks),
+            failed=counts.failed,
+            stale=counts.stale,
+            deadline_ms=self.spec.deadline_ms,
+            deadline_misses=counts.misses if self.spec.deadline_ms is not None else None,
+            levels=dict(self.loop.level_frames),
+            temperature_c=dict(self.sampler.max_temperature_c),
+            peak_rss_mb=peak_rss_mb(),
+            events=tuple(profile.events),
+            events_seen=profile.events_seen,
+            ended=self.loop.ended or "the loop did not end",
+            invalid=self.sampler.invalid,
+        )
+
+    def report(self) -> Report:
+        """The run as a report, in the schema of all reports."""
+        figures = self.figures()
+        models = [*self.levels, *([self.second.level] if self.second is not None else [])]
+        artifacts = tuple(_artifact(level) for level in models)
+        engines = {name: backends.get(name).version() for name in sorted({item.backend for item in artifacts})}
+        return Report(
+            name=self.facts.name,
+            edgecv_version=edgecv.__version__,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            outcome="fail" if self.error is not None else "inconclusive" if figures.invalid else "pass",
+            machine=machine_facts(engines),
+            artifacts=artifacts,
+            steps=(),
+            seconds=figures.seconds,
+            notes=(*self.notes, *self.sampler.notes),
+            loop=figures,
+        )
+
+    def close(self) -> None:
+        """Stop, let the sinks finish and give everything back; bounded in time, calling it twice does no harm."""
+        if self._closed:
+            return
+        self._closed = True
+        self.stop("closed")
+        if not self.loop.wait(_STOP_WITHIN_S) and self._watcher is not None:
+            self.notes.append(f"a stage did not end within {_STOP_WITHIN_S:g} s and was left behind")
+        self._closing.set()
+        self.camera.close()
+        for sink in self.sinks:
+            sink.close()
+        if self.timeline is not None and self.spec.timeline:
+            self.timeline.write(Path(self.spec.timeline))
+        if self.loop.running:
+            return  # an engine that hangs must not be freed under its own feet
+        for level in self.levels:
+            level.model.close()
+        if self.second is not None:
+            self.second.close()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _real_time(self) -> bool:
+        """Whether frames carry the time they were taken at: not those of a file at full speed."""
+        return self.facts.live
+
+    def _stopped(self) -> bool:
+        return bool(self.loop.ended)
+
+    def _close_results(self) -> None:
+        self.loop.wait()
+        if self._results is not None:
+            self._results.close()
+
+    def _watch(self) -> None:
+        """Look at the machine once a second; change the model where it gets too hot or too slow."""
+        spec = self.spec
+        while not self._closing.wait(_WATCH_EVERY_S):
+            readings = self.sampler.sample()
+            if readings.flags and readings.flags != self._flags:
+                self.profile.event("heat", "; ".join(readings.flags))
+            self._flags, self._temperature_c = readings.flags, readings.temperature_c
+            if self.governor is not None:
+                ages = self.profile.whole.status("whole")
+                latency_ms = None if ages is None else ages.p50_ms
+                decision = self.governor.update(
+                    time.monotonic(), readings.temperature_c, latency_ms=latency_ms, flags=readings.flags
+                )
+                self.loop.change_level(decision.level, decision.why)
+            if spec.seconds is not None and self.profile.clock() - self.profile.started_s >= spec.seconds:
+                self.stop(f"{spec.seconds:g} s, as asked")
+
+
+def open_session(
+    spec: PipelineSpec,
+    *,
+    source: Callable[[], Source] | None = None,
+    sinks: Sequence[tuple[str, Sink, Policy]] = (),
+    on_result: Callable[[FrameResult], object] | None = None,
+    persistence: Persistence | None = None,
+    sampler: Sampler | None = None,
+) -> Session:
+    """Load the models, open the camera and the sinks; nothing runs before `Session.start`.
+
+    ``source`` makes the camera's source instead of ``spec.camera``; ``on_result`` is called with each result on a
+    thread of its own.
+
+    Raises:
+        EdgecvError: something of it cannot be used; what was opened before is closed again.
+    """
+    spec.check()
+    profile = Profile()
+    levels = load_levels(spec.detect or spec.model, threads=spec.threads, score=spec.score)
+    opened: list[Callable[[], None]] = [level.model.close for level in levels]
+    try:
+        if spec.detect and levels[0].kind != "detection":
+            raise UsageError(f"{spec.detect[0]} is a model for {levels[0].kind}; detect needs one for detection")
+        second = _second(spec, levels[0])
+        if second is not None:
+            opened.append(second.close)
+        make = source or (lambda: parse_source(spec.camera, spec.camera_options))
+        camera = Camera(make, persistence=persistence, on_event=profile.event)
+        facts = camera.open()
+        opened.append(camera.close)
+        policy = spec.policy_for(live=facts.live)
+        tracker = track.make(spec.track, spec.track_options, fps=facts.fps) if spec.track else None
+        zones = tuple(ThermalZone(**zone) for zone in levels[0].model.manifest.thermal)
+        finished: list[Callable[[FrameResult], None]] = []
+        parts = Parts(
+            feed=CameraFeed(camera, policy),
+            levels=levels,
+            finished=finished,
+            tracker=tracker,
+            second=second,
+            policy=policy,
+            max_age_ms=spec.max_age_ms if facts.live else None,
+            deadline_ms=spec.deadline_ms,
+            max_frames=spec.frames,
+        )
+        session = Session(
+            spec=spec,
+            facts=facts,
+            policy=policy,
+            camera=camera,
+            levels=levels,
+            loop=Loop(parts, profile),
+            profile=profile,
+            sampler=sampler or Sampler(zones=zones),
+            sinks=[],
+            second=second,
+            governor=_governor(spec, levels, zones),
+            timeline=Timeline() if spec.timeline else None,
+        )
+        finished.append(session.take)
+        _open_sinks(session, [*sinks, *([("callback", Callback(on_result), policy)] if on_result else [])], opened)
+    except BaseException:
+        for close in reversed(opened):
+            close()
+        raise
+    return session
+
+
+def _second(spec: PipelineSpec, first: Level) -> SecondRunner | None:
+    if spec.second is None:
+        return None
+    check_classes(spec.second, first.model.manifest.family.labels)
+    (level,) = load_levels((spec.second.artifact,), threads=spec.threads, score=None)
+    level.warm_up()
+    return SecondRunner(level, spec.second)
+
+
+def _governor(spec: PipelineSpec, levels: tuple[Level, ...], zones: Sequence[ThermalZone]) -> Governor | None:
+    if len(levels) < 2:
+        return None
+    limits = {zone.name: zone.throttle_c for zone in zones if zone.throttle_c is not None}
+    return Governor(len(levels), limits_c=limits, deadline_ms=spec.deadline_ms)
+
+
+def _open_sinks(session: Session, given: Sequence[tuple[str, Sink, Policy]], opened: list[Callable[[], None]]) -> None:
+    spec, profile = session.spec, session.profile
+    wanted = [*(parse_sink(text) for text in spec.sinks), *given]
+    if spec.live:
+        session.live = LiveServer(spec.live, session.status, token=spec.live_token)
+        wanted.append(("live", session.live, "latest"))
+    for name, sink, policy in wanted:
+        # A file keeps every frame of a file; nothing may hold a live camera up.
+        kept: Policy = "latest" if session.policy == "latest" else policy
+        runner = SinkRunner(name, sink, policy=kept, on_event=profile.event, on_time=profile.stage)
+        runner.open(session.facts)
+        opened.append(runner.close)
+        session.sinks.append(runner)
+    if session.live is not None:
+        session.notes.append(f"Live page: {session.live.address}")
+
+
+def _artifact(level: Level) -> ArtifactFigures:
+    manifest = level.model.manifest
+    return ArtifactFigures(
+        target=manifest.target,
+        title=manifest.name,
+        backend=manifest.backend,
+        precision=manifest.precision,
+        role="optimized",
+        tag="measured",
+        file=manifest.model,
+        file_bytes=manifest.model_bytes,
+        chain=manifest.chain,
+    )

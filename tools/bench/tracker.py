@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ def ours(name: str, **options: Any) -> Update:
     def update(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = Detections(boxes.astype(np.float32), scores.astype(np.float32), np.zeros(len(scores), np.int64))
         seen = tracker.update(found, next(clock) / 30.0)
+        assert seen.track_ids is not None
         return seen.boxes, seen.track_ids
 
     return update
@@ -116,12 +118,17 @@ def ultralytics(name: str) -> Update:
 
 
 MAKERS: dict[str, dict[str, Callable[[], Update]]] = {
-    name: {
-        "edgecv": lambda name=name: ours(name),
-        "trackers": lambda name=name: roboflow(name),
-        **({"ultralytics": lambda name=name: ultralytics(name)} if name != "sort" else {}),
-    }
-    for name in ("bytetrack", "ocsort", "sort")
+    "bytetrack": {
+        "edgecv": partial(ours, "bytetrack"),
+        "trackers": partial(roboflow, "bytetrack"),
+        "ultralytics": partial(ultralytics, "bytetrack"),
+    },
+    "ocsort": {
+        "edgecv": partial(ours, "ocsort"),
+        "trackers": partial(roboflow, "ocsort"),
+        "ultralytics": partial(ultralytics, "ocsort"),
+    },
+    "sort": {"edgecv": partial(ours, "sort"), "trackers": partial(roboflow, "sort")},
 }
 
 

@@ -77,9 +77,7 @@ class Window:
         """See `edgecv.core.stream.Sink.open`."""
         built = any("GUI:" in line and "NONE" not in line for line in cv2.getBuildInformation().splitlines())
         if not built:
-            raise ToolchainError(
-                "this OpenCV has no windows (a headless build); use --live :8080 and a browser instead"
-            )
+            raise ToolchainError("this OpenCV is a build without windows; use --live :8080 and a browser instead")
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise ToolchainError("there is no display here; use --live :8080 and a browser instead")
 

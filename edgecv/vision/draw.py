@@ -1,0 +1,122 @@
+"""Results drawn over their picture: boxes, names, track ids, skeletons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgecv.core.results import Classification, Detections, Poses, label_of
+from edgecv.vision.image import Image
+
+Color = tuple[int, int, int]
+
+# Twelve colours (BGR) that can be told apart on dark and light pictures.
+_PALETTE: tuple[Color, ...] = (
+    (66, 133, 244), (83, 168, 52), (0, 188, 251), (53, 67, 234), (216, 112, 171), (193, 172, 0),
+    (0, 111, 255), (157, 157, 36), (99, 30, 233), (36, 157, 158), (180, 92, 63), (61, 199, 205),
+)  # fmt: skip
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_KEYPOINT_SCORE = 0.2
+
+
+def draw(image: Image, result: Any, *, lines: Sequence[str] = ()) -> None:
+    """Draw ``result`` into ``image`` (uint8 `(H, W, 3)` BGR), and ``lines`` of text in its top left corner.
+
+    Line widths and letters grow with the picture. What lies outside is cut; what is not finite is left out.
+    A result of a kind that has no drawing leaves the picture as it is.
+    """
+    scale = max(0.45, min(image.shape[:2]) / 720)
+    drawer = _DRAWERS.get(type(result))
+    if drawer is not None:
+        drawer(image, result, scale)
+    for row, line in enumerate(lines):
+        _text(image, line, (6, round((row + 1) * 26 * scale) + 4), scale, (40, 40, 40))
+
+
+def color_of(number: int) -> Color:
+    """A colour that stays the same for the same track or class."""
+    return _PALETTE[number % len(_PALETTE)]
+
+
+def _detections(image: Image, found: Detections, scale: float) -> None:
+    thick = max(1, round(2 * scale))
+    for row in range(len(found)):
+        corners = _corners(found.boxes[row], image)
+        if corners is None:
+            continue
+        track = None if found.track_ids is None else int(found.track_ids[row])
+        index = int(found.class_ids[row])
+        color = color_of(index if track is None else track)
+        cv2.rectangle(image, corners[0], corners[1], color, thick, cv2.LINE_AA)
+        if found.keypoints is not None:
+            _skeleton(image, found.keypoints[row], found.skeleton, color, scale)
+        words = f"{label_of(found.labels, index)} {found.scores[row]:.2f}"
+        if track is not None:
+            words = f"#{track} {words}"
+        second = found.second[row] if found.second else None
+        if isinstance(second, Classification) and len(second.class_ids):
+            words += f" | {label_of(second.labels, second.best)}"
+        _text(image, words, (corners[0][0], corners[0][1] - 3), scale * 0.9, color)
+        if isinstance(second, Poses):
+            _poses(image, second, scale)
+
+
+def _poses(image: Image, found: Poses, scale: float) -> None:
+    for row in range(len(found)):
+        _skeleton(image, found.keypoints[row], found.skeleton, color_of(row + 3), scale)
+
+
+def _classification(image: Image, found: Classification, scale: float) -> None:
+    for row, index in enumerate(found.class_ids[:5]):
+        words = f"{label_of(found.labels, int(index))} {found.scores[index]:.2f}"
+        _text(image, words, (6, round((row + 1) * 26 * scale) + 4), scale, color_of(int(index)))
+
+
+_DRAWERS: dict[type, Callable[[Image, Any, float], None]] = {
+    Detections: _detections,
+    Poses: _poses,
+    Classification: _classification,
+}
+
+
+def _skeleton(image: Image, points: Any, pairs: Sequence[tuple[int, int]], color: Color, scale: float) -> None:
+    thick, seen = max(1, round(2 * scale)), points[:, 2] >= _KEYPOINT_SCORE
+    seen &= np.isfinite(points).all(axis=1)
+    for one, other in pairs:
+        if one < len(seen) and other < len(seen) and seen[one] and seen[other]:
+            cv2.line(image, _point(points[one]), _point(points[other]), color, thick, cv2.LINE_AA)
+    for row in np.flatnonzero(seen):
+        cv2.circle(image, _point(points[row]), max(1, round(3 * scale)), (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(image, _point(points[row]), max(1, round(3 * scale)), color, max(1, thick // 2), cv2.LINE_AA)
+
+
+def _text(image: Image, words: str, place: tuple[int, int], scale: float, color: Color) -> None:
+    """White or black letters on a filled box, moved inside the picture."""
+    plain = words.encode("ascii", "replace").decode()  # OpenCV's fonts know no others
+    size, thick = 0.6 * scale, max(1, round(scale))
+    (width, height), base = cv2.getTextSize(plain, _FONT, size, thick)
+    left = min(max(0, place[0]), max(0, image.shape[1] - width - 6))
+    bottom = min(max(height + base + 2, place[1]), image.shape[0] - 1)
+    cv2.rectangle(image, (left, bottom - height - base - 2), (left + width + 6, bottom + 2), color, -1)
+    bright = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(image, plain, (left + 3, bottom - base + 1), _FONT, size, ink, thick, cv2.LINE_AA)
+
+
+def _corners(box: Any, image: Image) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    if not np.isfinite(box).all():
+        return None
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if x2 < 0 or y2 < 0 or x1 > width or y1 > height or x2 < x1 or y2 < y1:
+        return None
+    low = (round(max(0.0, x1)), round(max(0.0, y1)))
+    return low, (min(width - 1, math.ceil(x2)), min(height - 1, math.ceil(y2)))
+
+
+def _point(values: Any) -> tuple[int, int]:
+    return round(max(-1e4, min(1e4, float(values[0])))), round(max(-1e4, min(1e4, float(values[1]))))

@@ -1,0 +1,283 @@
+"""Made-up scenes with exact truth: textured things and walking figures that enter, cross, hide each other and leave.
+
+A frame is a function of seed and time alone: any frame can be asked for, in any order, and is the same
+everywhere. Used by the synthetic camera, by tests and to train the demo's detector.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgecv.vision.image import Image
+
+LABELS = ("disc", "box", "triangle", "person")
+SKELETON_POINTS = 17
+_SHIFT = 4
+_ONE = 1 << _SHIFT
+_MIN_VISIBLE = 0.5
+_MIN_INSIDE = 0.5
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """``size`` is (height, width) in pixels; speeds do not depend on ``fps``. ``objects`` are there at a time, mostly.
+
+    ``noise`` is the standard deviation of the pixel noise; ``classes`` are those of `LABELS` that appear.
+    """
+
+    size: tuple[int, int] = (240, 320)
+    objects: int = 6
+    seed: int = 0
+    fps: float = 30.0
+    noise: float = 3.0
+    classes: tuple[int, ...] = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class SceneFrame:
+    """One frame with its truth, objects in the order of their ids.
+
+    ``boxes`` `(N, 4)` float32 x1, y1, x2, y2 in pixels, cut at the edges; ``ids``, ``class_ids`` `(N,)` int64;
+    ``visible`` `(N,)` float32, the share of the object that is not hidden or outside; ``keypoints``
+    `(N, 17, 3)` float32 x, y and 1 for persons, 0 for others. Only objects of which
+    half can be seen; ``ignored`` `(M, 4)` are the boxes of the others that show at all.
+    """
+
+    image: Image
+    boxes: npt.NDArray[np.float32]
+    ids: npt.NDArray[np.int64]
+    class_ids: npt.NDArray[np.int64]
+    visible: npt.NDArray[np.float32]
+    keypoints: npt.NDArray[np.float32]
+    ignored: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """One object from its entry to its exit. Lengths are shares of the picture's height."""
+
+    kind: int
+    size: float
+    ratio: float
+    start: tuple[float, float]
+    end: tuple[float, float]
+    sway: float
+    sway_waves: float
+    turn: float
+    spin: float
+    color: tuple[int, int, int]
+    second: tuple[int, int, int]
+
+
+@dataclass
+class Scene:
+    """Frames of one `SceneSpec`."""
+
+    spec: SceneSpec
+    _background: Any = field(default=None, repr=False)
+    _noise: Any = field(default=None, repr=False)
+
+    def frame(self, index: int) -> SceneFrame:
+        """The frame ``index`` (0 or more) with its truth."""
+        return self.at(index / self.spec.fps, noise_index=index)
+
+    def at(self, time_s: float, *, noise_index: int = 0) -> SceneFrame:
+        """The scene at ``time_s`` seconds."""
+        spec = self.spec
+        height, width = spec.size
+        image = self._backdrop(time_s)
+        mask = np.zeros((height, width), dtype=np.uint8)
+        found = []
+        for slot in range(spec.objects):
+            thing, share, number = self._thing(slot, time_s)
+            centre = _place(thing, share, width / height) * height
+            angle = thing.turn + thing.spin * share
+            if thing.kind == 3:
+                points, area, outline = _person(image, mask, slot + 1, thing, centre, share, height)
+            else:
+                points = np.zeros((SKELETON_POINTS, 3), dtype=np.float32)
+                area, outline = _shape(image, mask, slot + 1, thing, centre, angle, height)
+            found.append((number, thing.kind, outline, area, points, slot + 1))
+        if spec.noise > 0:
+            image = cv2.add(image, self._grain(noise_index), dtype=cv2.CV_8U)
+        return _truth(image, mask, found)
+
+    def _thing(self, slot: int, time_s: float) -> tuple[_Thing, float, int]:
+        """What a slot holds at a time: the object, how far it is on its way (0..1), its id."""
+        spec = self.spec
+        period_s, phase = _rhythm(spec.seed, slot)
+        turns = time_s / period_s + phase
+        number = math.floor(turns)
+        thing = _draw_thing(spec.seed, slot, number, spec.size[1] / spec.size[0], spec.classes)
+        return thing, turns - number, number * spec.objects + slot + 1
+
+    def _backdrop(self, time_s: float) -> Image:
+        height, width = self.spec.size
+        if self._background is None:
+            draws = np.random.default_rng([self.spec.seed, 1])
+            coarse = draws.integers(40, 190, (6, 8, 3)).astype(np.float32)
+            fine = draws.normal(0, 14, (height // 3 + 1, width // 3 + 1, 3)).astype(np.float32)
+            smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            grain = cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR)
+            self._background = np.clip(smooth * 0.7 + 40 + grain, 0, 255).astype(np.uint8)
+        light = 1.0 + 0.15 * math.sin(2 * math.pi * time_s / 40.0)
+        picture: Image = cv2.convertScaleAbs(self._background, alpha=light)
+        return picture
+
+    def _grain(self, index: int) -> Any:
+        if self._noise is None:
+            draws = np.random.default_rng([self.spec.seed, 2])
+            self._noise = draws.normal(0, self.spec.noise, (4, *self.spec.size, 3)).astype(np.int16)
+        return self._noise[index % 4]
+
+
+@lru_cache(maxsize=4096)
+def _rhythm(seed: int, slot: int) -> tuple[float, float]:
+    draws = np.random.default_rng([seed, 3, slot])
+    return float(draws.uniform(5.0, 11.0)), float(draws.uniform(0.0, 1.0))
+
+
+@lru_cache(maxsize=4096)
+def _draw_thing(seed: int, slot: int, number: int, aspect: float, classes: tuple[int, ...]) -> _Thing:
+    draws = np.random.default_rng([seed, 4, slot, number])
+    kind = int(draws.choice(classes))
+    size = float(draws.uniform(0.14, 0.3) * (1.5 if kind == 3 else 1.0))
+    sideways = draws.random() < 0.75
+    near, far = -0.6 * size, aspect + 0.6 * size
+    low, high = -0.6 * size, 1 + 0.6 * size
+    if sideways:
+        ends = [(near, draws.uniform(0.15, 0.85)), (far, draws.uniform(0.15, 0.85))]
+    else:
+        ends = [(draws.uniform(0.15, aspect - 0.15), low), (draws.uniform(0.15, aspect - 0.15), high)]
+    if draws.random() < 0.5:
+        ends.reverse()
+    color, second = draws.integers(0, 256, 3), draws.integers(0, 256, 3)
+    color[int(draws.integers(0, 3))] = draws.choice([10, 250])
+    return _Thing(
+        kind,
+        size,
+        float(draws.uniform(0.7, 1.4)),
+        (float(ends[0][0]), float(ends[0][1])),
+        (float(ends[1][0]), float(ends[1][1])),
+        float(draws.uniform(0.0, 0.06)),
+        float(draws.uniform(0.5, 1.5)),
+        float(draws.uniform(0, 2 * math.pi)),
+        float(draws.uniform(-3, 3)),
+        (int(color[0]), int(color[1]), int(color[2])),
+        (int(second[0]), int(second[1]), int(second[2])),
+    )
+
+
+def _place(thing: _Thing, share: float, aspect: float) -> npt.NDArray[np.float64]:
+    start, end = np.array(thing.start), np.array(thing.end)
+    along = end - start
+    across = np.array([-along[1], along[0]]) / max(float(np.linalg.norm(along)), 1e-9)
+    wave = thing.sway * math.sin(2 * math.pi * thing.sway_waves * share)
+    place: npt.NDArray[np.float64] = start + along * share + across * wave
+    return place
+
+
+def _fixed(points: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Continuous coordinates for OpenCV: its pixel 0 has its centre at 0, ours at 0.5."""
+    fixed: npt.NDArray[np.int32] = np.round((points - 0.5) * _ONE).astype(np.int32)
+    return fixed
+
+
+def _shape(
+    image: Image, mask: Image, mark: int, thing: _Thing, centre: Any, angle: float, height: int
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Draw a disc, box or triangle; its area in pixels and its corners (the disc's: of its box)."""
+    half = thing.size * height / 2
+    if thing.kind == 0:
+        for canvas, color in ((image, thing.color), (mask, mark)):
+            cv2.circle(canvas, _point(centre), round(half * _ONE), color, -1, cv2.LINE_8, _SHIFT)
+        inner = centre + 0.4 * half * np.array([math.cos(angle), math.sin(angle)])
+        cv2.circle(image, _point(inner), round(0.35 * half * _ONE), thing.second, -1, cv2.LINE_8, _SHIFT)
+        return math.pi * half * half, np.array([centre - half, centre + half])
+    if thing.kind == 1:
+        wide, tall = half * math.sqrt(thing.ratio), half / math.sqrt(thing.ratio)
+        corners = np.array([[-wide, -tall], [wide, -tall], [wide, tall], [-wide, tall]]) + centre
+        area = 4 * wide * tall
+        stripe = np.array([[-wide, -tall / 4], [wide, -tall / 4], [wide, tall / 4], [-wide, tall / 4]]) + centre
+    else:
+        turns = angle + np.arange(3) * 2 * math.pi / 3
+        corners = centre + half * 1.15 * np.column_stack([np.cos(turns), np.sin(turns)])
+        area = 3 * math.sqrt(3) / 4 * (half * 1.15) ** 2
+        stripe = centre + (corners - centre) * 0.45
+    for canvas, color in ((image, thing.color), (mask, mark)):
+        cv2.fillPoly(canvas, [_fixed(corners)], color, cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(image, [_fixed(stripe)], thing.second, cv2.LINE_8, _SHIFT)
+    return area, corners
+
+
+def _person(
+    image: Image, mask: Image, mark: int, thing: _Thing, centre: Any, share: float, height: int
+) -> tuple[npt.NDArray[np.float32], float, npt.NDArray[np.float64]]:
+    """Draw a walking figure; its 17 keypoints, its area in pixels and the corners of its box."""
+    tall = thing.size * height
+    step = math.sin(2 * math.pi * share * 9) * 0.5
+    points = centre + tall * _joints(step)
+    thick = max(2, round(0.085 * tall))
+    limbs = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
+    torso = points[[5, 6, 12, 11]]
+    head, radius = centre + tall * np.array([0.0, -0.41]), 0.085 * tall
+    for canvas, body, cloth in ((image, thing.second, thing.color), (mask, mark, mark)):
+        for one, other in limbs:
+            cv2.line(canvas, _point(points[one]), _point(points[other]), body, thick, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(canvas, [_fixed(torso)], cloth, cv2.LINE_8, _SHIFT)
+        cv2.circle(canvas, _point(head), round(radius * _ONE), body, -1, cv2.LINE_8, _SHIFT)
+    low = np.minimum(points.min(axis=0) - thick / 2, head - radius)
+    high = np.maximum(points.max(axis=0) + thick / 2, head + radius)
+    keypoints = np.concatenate([points, np.ones((SKELETON_POINTS, 1))], axis=1).astype(np.float32)
+    return keypoints, 0.16 * tall * tall, np.array([low, high])
+
+
+def _joints(step: float) -> npt.NDArray[np.float64]:
+    """COCO's 17 points of a figure of height 1 around its centre; ``step`` -0.5..0.5 swings arms and legs."""
+    swing = 0.22 * step
+    return np.array(
+        [
+            [0.0, -0.40], [-0.02, -0.43], [0.02, -0.43], [-0.05, -0.41], [0.05, -0.41],
+            [-0.11, -0.29], [0.11, -0.29], [-0.14, -0.14], [0.14, -0.14],
+            [-0.14 + swing, 0.01], [0.14 - swing, 0.01], [-0.07, 0.02], [0.07, 0.02],
+            [-0.08 - swing, 0.24], [0.08 + swing, 0.24], [-0.08 - 1.7 * swing, 0.45], [0.08 + 1.7 * swing, 0.45],
+        ]
+    )  # fmt: skip
+
+
+def _point(place: Any) -> tuple[int, int]:
+    fixed = _fixed(np.asarray(place))
+    return int(fixed[0]), int(fixed[1])
+
+
+def _truth(image: Image, mask: Image, found: list[Any]) -> SceneFrame:
+    height, width = mask.shape
+    counts = np.bincount(mask.ravel(), minlength=len(found) + 1)
+    rows, ignored = [], []
+    for number, kind, outline, area, points, mark in found:
+        low, high = outline.min(axis=0), outline.max(axis=0)
+        cut_low, cut_high = np.clip(low, 0, [width, height]), np.clip(high, 0, [width, height])
+        inside = float(np.prod(cut_high - cut_low) / np.prod(high - low))
+        seen = min(1.0, counts[mark] / area)
+        if inside < _MIN_INSIDE or seen < _MIN_VISIBLE:
+            if counts[mark] > 0:
+                ignored.append(np.concatenate([cut_low, cut_high]))
+            continue
+        rows.append((number, kind, np.concatenate([cut_low, cut_high]), seen, points))
+    rows.sort(key=lambda row: row[0])
+    return SceneFrame(
+        image,
+        np.array([row[2] for row in rows], dtype=np.float32).reshape(-1, 4),
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[3] for row in rows], dtype=np.float32),
+        np.array([row[4] for row in rows], dtype=np.float32).reshape(-1, SKELETON_POINTS, 3),
+        np.array(ignored, dtype=np.float32).reshape(-1, 4),
+    )
