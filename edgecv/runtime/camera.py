@@ -327,16 +327,16 @@ class Camera:
             with self._changed:
                 if self._over():
                     return ""
+                if worker.facts is not None and not told:
+                    told = True
+                    self.counts.reconnects += 1
+                    self._event("reconnected", worker.facts.name)
                 if worker.error is not None:
                     if worker.facts is None:
                         self.counts.failed_connects += 1
                     return str(worker.error)
                 if worker.ended:
                     return "the stream ended" if worker.facts is not None and worker.facts.live else None
-                if worker.facts is not None and not told:
-                    told = True
-                    self.counts.reconnects += 1
-                    self._event("reconnected", worker.facts.name)
                 limit_s = self._persistence.stall_s if worker.facts is not None else self._persistence.open_s
                 idle_s = self._clock() - worker.seen_s
                 if worker.delivering:
