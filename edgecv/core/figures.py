@@ -161,6 +161,14 @@ class LoopEvent:
 
 
 @dataclass(frozen=True)
+class StageFigures:
+    """The times of one stage of a camera loop."""
+
+    name: str
+    times: Percentiles
+
+
+@dataclass(frozen=True)
 class SinkFigures:
     """What became of the results given to one sink; ``error`` is its last failure."""
 
@@ -189,7 +197,7 @@ class LoopFigures:
     policy: str
     age: Percentiles | None
     end_to_end: Percentiles | None
-    stages: dict[str, Percentiles]
+    stages: tuple[StageFigures, ...]
     camera: dict[str, int]
     sinks: tuple[SinkFigures, ...] = ()
     failed: int = 0

@@ -23,7 +23,8 @@ _KEEP = 1000.0
 class ClearMot:
     """Counts of one sequence at an overlap of ``min_overlap``.
 
-    A result that lies on nothing but an ignored object (hidden, too far outside) counts neither way.
+    A result that matches nothing and lies for half of its area on an ignored object (hidden, too far outside)
+    counts neither way.
     """
 
     min_overlap: float = 0.5
@@ -53,7 +54,7 @@ class ClearMot:
         self.matches += len(rows)
         left = np.setdiff1d(np.arange(len(tracks)), columns)
         if ignored is not None and len(ignored) and len(left):
-            left = left[iou(found.boxes[left], ignored).max(axis=1) < self.min_overlap]
+            left = left[_covered(found.boxes[left], ignored) < self.min_overlap]
         self.false_positives += len(left)
         self._before = {}
         for row, column in zip(rows, columns, strict=True):
@@ -68,3 +69,13 @@ class ClearMot:
             return float("nan")
         wrong = self.truths - self.matches + self.false_positives + self.switches
         return 1.0 - wrong / self.truths
+
+
+def _covered(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The largest share of each box's area that lies on one of ``others``: `(N,)`."""
+    low = np.maximum(boxes[:, np.newaxis, :2], others[np.newaxis, :, :2])
+    high = np.minimum(boxes[:, np.newaxis, 2:], others[np.newaxis, :, 2:])
+    shared = np.maximum(high - low, 0.0).prod(axis=2)
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-9)
+    covered: npt.NDArray[np.float64] = (shared / areas[:, np.newaxis]).max(axis=1)
+    return covered

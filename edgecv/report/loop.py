@@ -20,7 +20,7 @@ _ABOUT = {
 
 def stage_rows(loop: LoopFigures) -> list[tuple[str, ...]]:
     """One row a stage in the order of the pipeline, then the whole: as `STAGE_HEAD` says."""
-    rows = [_row(name, times) for name, times in loop.stages.items()]
+    rows = [_row(name, times) for name, times in _stages(loop)]
     rows += [
         _row(name, times)
         for name, times in (("end to end", loop.end_to_end), ("frame age", loop.age))
@@ -65,11 +65,10 @@ def sink_rows(loop: LoopFigures) -> list[tuple[str, ...]]:
 
 def loop_section(loop: LoopFigures) -> list[Child]:
     """The stage table with bars, the facts, the sinks and the events, for the HTML page."""
-    longest = max((times.p50_ms for times in loop.stages.values()), default=1.0) or 1.0
-    head = el(
-        "tr", *(el("th", name.capitalize() if i == 0 else name, scope="col") for i, name in enumerate(STAGE_HEAD))
-    )
-    body = [_html_row(name, times, longest, bar=True) for name, times in loop.stages.items()]
+    longest = max((times.p50_ms for _, times in _stages(loop)), default=1.0) or 1.0
+    heads = [el("th", name, scope="col", class_="num") for name in STAGE_HEAD[1:]]
+    head = el("tr", el("th", "Stage", scope="col"), *heads)
+    body = [_html_row(name, times, longest, bar=True) for name, times in _stages(loop)]
     totals = (("end to end", loop.end_to_end), ("frame age", loop.age))
     body += [_html_row(name, times, longest, bar=False) for name, times in totals if times is not None]
     stages = el("table", el("thead", head), el("tbody", *body), class_="stages")
@@ -92,6 +91,10 @@ def loop_section(loop: LoopFigures) -> list[Child]:
     if loop.invalid:
         children.insert(0, el("p", f"{SYMBOLS['inconclusive']} These times are no measurement: {loop.invalid}"))
     return children
+
+
+def _stages(loop: LoopFigures) -> list[tuple[str, Percentiles]]:
+    return [(stage.name, stage.times) for stage in loop.stages]
 
 
 def _row(name: str, times: Percentiles) -> tuple[str, ...]:

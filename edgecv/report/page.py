@@ -61,10 +61,10 @@ def render_html(report: Report) -> str:
 
 def _sections(report: Report) -> list[Child]:
     return [
-        _tiles(report),
+        _tiles(report) if report.loop is None else None,
         problems(report),
         section("Camera loop", "loop", *loop_section(report.loop)) if report.loop is not None else None,
-        _chart_section(report),
+        _chart_section(report) if report.loop is None else None,
         artifact_table(report),
         ladders(report),
         steps(report),
@@ -98,7 +98,7 @@ def _header(report: Report) -> Html:
     )
     made = el(
         "p",
-        count_text(len(optimized(report)), "target"),
+        count_text(len(optimized(report)), "target" if report.loop is None else "model"),
         " in ",
         figure(seconds_text(report.seconds), report.seconds, "seconds"),
         " · ",

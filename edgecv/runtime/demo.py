@@ -15,7 +15,7 @@ from edgecv.runtime.sources.synthetic import synthetic_source
 from edgecv.runtime.spec import PipelineSpec
 
 FRAMES = 600
-_CAMERA = "synthetic:size=320x240,objects=5,seed=3,fps=30"
+_CAMERA = "synthetic:size=320x240,objects=4,seed=4,fps=30"
 
 
 def demo_spec(spec: PipelineSpec) -> PipelineSpec:

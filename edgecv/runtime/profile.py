@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgecv.core.figures import LoopEvent, Percentiles
+from edgecv.core.figures import LoopEvent, StageFigures
 from edgecv.core.stream import StageStatus
 from edgecv.core.trace import Trace
 from edgecv.runtime.histogram import Histogram
@@ -99,11 +99,13 @@ class Profile:
             return 0.0
         return (self.counts.frames - 1) / (self.last_s - self.first_s)
 
-    def stage_figures(self) -> dict[str, Percentiles]:
+    def stage_figures(self) -> tuple[StageFigures, ...]:
         """Percentiles of every stage since the start, in the order in which the stages first ended."""
         with self._lock:
             stages = dict(self.stages)
-        return {name: found for name, times in stages.items() if (found := times.percentiles()) is not None}
+        return tuple(
+            StageFigures(name, found) for name, times in stages.items() if (found := times.percentiles()) is not None
+        )
 
     def stage_status(self) -> tuple[StageStatus, ...]:
         """The last times of every stage."""

@@ -35,7 +35,7 @@ def test_rates_ages_and_misses() -> None:
     assert profile.counts.misses == 4
     assert abs(profile.mean_fps() - 49 / 1.1) < 0.01
     assert abs(profile.fps() - 49 / 1.1) < 1
-    times = profile.stage_figures()["infer"]
+    times = profile.stage_figures()[0].times
     assert times.samples == 50
     assert abs(times.max_ms - 60) < 1e-6
     assert profile.stage_status()[0].name == "infer"

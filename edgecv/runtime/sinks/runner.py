@@ -106,7 +106,7 @@ class SinkRunner:
                 started_s = time.monotonic()
                 self._write(item)
                 if self._on_time is not None:
-                    self._on_time(f"sink {self.name}", (time.monotonic() - started_s) * 1000.0)
+                    self._on_time("sink " + self.name.partition("=")[0], (time.monotonic() - started_s) * 1000.0)
         except Closed:
             pass
         finally:

@@ -61,7 +61,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 def test_csv_and_mot(tmp_path: Path) -> None:
     write(f"csv={tmp_path}/o.csv", [item(7)])
-    rows = list(csv.DictReader((tmp_path / "o.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "o.csv").read_text().splitlines()))
     assert [(row["frame"], row["track"], row["label"], row["x1"]) for row in rows] == [
         ("7", "3", "cat", "4.00"),
         ("7", "4", "dog", "30.25"),
