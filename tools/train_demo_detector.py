@@ -215,7 +215,7 @@ def score(found: list[Detections], truth: list[tuple[np.ndarray, np.ndarray, np.
 def main() -> int:
     """Train, write, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--out", type=Path, default=ROOT / "edgecv" / "demo")
     options = parser.parse_args()
