@@ -14,7 +14,15 @@ from .test_generated import load_tool
 
 pytestmark = [pytest.mark.build, pytest.mark.xdist_group("device")]
 
-DEVICE_TESTS = ("tests/core", "tests/vision", "tests/families", "tests/measure", "tests/report")
+DEVICE_TESTS = (
+    "tests/core",
+    "tests/vision",
+    "tests/families",
+    "tests/measure",
+    "tests/report",
+    "tests/track",
+    "tests/runtime",
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +78,14 @@ def test_it_runs_the_demo_model(board: str, root: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["classes"][0]["label"] == "green"
     assert subprocess.run([*edgecv, "verify", artifact], check=False, cwd=tmp_path).returncode == 0
     assert subprocess.run([*edgecv, "optimize", "digits"], check=False, capture_output=True).returncode == 5
+
+
+def test_the_camera_loop_runs_there(board: str, tmp_path: Path) -> None:
+    words = ["run", "--demo", "--frames", "600", "--quiet", "--report", str(tmp_path / "out")]
+    done = subprocess.run([board, "-m", "edgecv.cli", *words], check=True, capture_output=True, text=True, cwd=tmp_path)
+    score = next(line for line in done.stdout.splitlines() if line.startswith("MOTA"))
+    assert float(score.split()[1]) >= 0.95
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_it_has_nothing_of_the_host_half(board: str) -> None:

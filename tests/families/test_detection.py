@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import re
@@ -19,6 +20,10 @@ from edgecv.core.tensor import TensorSpec
 from edgecv.errors import DataError, ModelError, ToolchainError, UsageError
 from edgecv.families import detection
 from edgecv.families.heads import HEADS
+
+needs_metric = pytest.mark.skipif(
+    importlib.util.find_spec("faster_coco_eval") is None, reason="faster-coco-eval is not part of the device half"
+)
 
 CONTRACT = InputContract(size=(100, 200))
 
@@ -259,6 +264,7 @@ def test_agree() -> None:
 # --- metric
 
 
+@needs_metric
 def test_average_precision_by_hand() -> None:
     metric = detection.metric(spec_of(), "ap")
     truth = truth_of(objects((0, 0, 1, 0), (50, 0, 1, 0)))
@@ -279,6 +285,7 @@ def test_average_precision_by_hand() -> None:
     assert fifty.compute().per_sample == (0.5,)
 
 
+@needs_metric
 def test_average_precision_is_the_mean_of_the_classes_there() -> None:
     metric = detection.metric(spec_of(labels="abc"), "ap50")
     metric.update(objects((0, 0, 0.9, 0)), truth_of(objects((0, 0, 1, 0), (50, 0, 1, 1))))
@@ -289,6 +296,7 @@ def test_average_precision_is_the_mean_of_the_classes_there() -> None:
     assert figures.extras["f1"] == pytest.approx(5 / 6)
 
 
+@needs_metric
 def test_crowds_count_neither_way() -> None:
     metric = detection.metric(spec_of(), "ap50")
     crowd = objects((0, 0, 1, 0), (100, 0, 1, 0))
@@ -304,12 +312,14 @@ def test_crowds_count_neither_way() -> None:
     assert other.compute().per_sample == (pytest.approx(2 / 4),)
 
 
+@needs_metric
 def test_low_scores_do_not_count_for_f1() -> None:
     metric = detection.metric(spec_of(), "ap50")
     metric.update(objects((0, 0, 0.9, 0), (50, 50, 0.1, 0)), truth_of(objects((0, 0, 1, 0))))
     assert metric.compute().per_sample == (1.0,)
 
 
+@needs_metric
 def test_metric_with_nothing_to_find() -> None:
     metric = detection.metric(spec_of(), "ap")
     metric.update(objects((0, 0, 0.9, 0)), truth_of(objects()))
@@ -320,6 +330,7 @@ def test_metric_with_nothing_to_find() -> None:
     assert (nothing.compute().value, nothing.compute().per_sample) == (0.0, (0.0,))
 
 
+@needs_metric
 def test_metric_is_quiet(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         metric = detection.metric(spec_of(), "ap")
@@ -329,6 +340,7 @@ def test_metric_is_quiet(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCa
     assert caplog.records == []
 
 
+@needs_metric
 def test_metric_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="'top1'; allowed: ap, ap50"):
         detection.metric(spec_of(), "top1")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import linear_sum_assignment
 
 from edgecv.track.assign import match
+
+optimize = pytest.importorskip("scipy.optimize")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.4, 1.0])
@@ -17,7 +18,7 @@ def test_sum_is_that_of_an_exact_solver(share: float, seed: int) -> None:
     worth = np.where(draws.random((rows, columns)) < share, draws.random((rows, columns)), -1.0)
     one, other = match(worth)
     best = np.maximum(worth, 0)
-    assert worth[one, other].sum() == pytest.approx(best[linear_sum_assignment(-best)].sum())
+    assert worth[one, other].sum() == pytest.approx(best[optimize.linear_sum_assignment(-best)].sum())
     assert len(set(one.tolist())) == len(one)
     assert len(set(other.tolist())) == len(other)
     assert (worth[one, other] > 0).all()

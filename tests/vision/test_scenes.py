@@ -56,7 +56,7 @@ def test_a_box_is_where_the_object_is_drawn() -> None:
                 continue
             rows, columns = np.nonzero(changed)
             drawn = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-            np.testing.assert_allclose(full.boxes[0], drawn, atol=2.6)
+            np.testing.assert_allclose(full.boxes[0], drawn, atol=4.5)  # the tips of triangles are thin
 
 
 def test_speed_does_not_depend_on_the_frame_rate() -> None:
