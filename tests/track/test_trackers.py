@@ -159,6 +159,7 @@ def test_wrong_names_and_options(name: str, options: dict[str, object], words: s
 
 def test_sort_gives_its_published_figures(shared_data: Path) -> None:
     """MOTA 62.7, 6 switches, recall 68.5, precision 94.3: the figures that SORT's authors give for this sequence."""
+    pytest.importorskip("trackeval")
     folder = shared_data / "mot" / "TUD-Campus"
     result = track_table(read_mot(folder / "det/det.txt"), track.make("sort"), fps=30)
     figures = tracking_figures(result, read_mot(folder / "gt/gt.txt"))
@@ -171,6 +172,7 @@ def test_sort_gives_its_published_figures(shared_data: Path) -> None:
 
 @pytest.mark.parametrize(("name", "least"), [("bytetrack", 0.59), ("ocsort", 0.56), ("botsort", 0.59)])
 def test_real_pedestrians(name: str, least: float, shared_data: Path) -> None:
+    pytest.importorskip("trackeval")
     folder = shared_data / "mot" / "TUD-Campus"
     result = track_table(read_mot(folder / "det/det.txt"), track.make(name), fps=30)
     figures = tracking_figures(result, read_mot(folder / "gt/gt.txt"))
