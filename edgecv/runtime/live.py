@@ -37,8 +37,9 @@ _PICTURE_WIDTH = 960
 _PICTURE_FPS = 15.0
 _WATCHED_FOR_S = 3.0
 _SEND_WITHIN_S = 5.0
-_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' blob:; connect-src 'self'; " + (
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    + ("base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 )
 
 

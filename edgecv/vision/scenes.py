@@ -19,10 +19,12 @@ from edgecv.vision.image import Image
 
 LABELS = ("disc", "box", "triangle", "person")
 SKELETON_POINTS = 17
+_LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
 _SHIFT = 4
 _ONE = 1 << _SHIFT
 _MIN_VISIBLE = 0.5
 _MIN_INSIDE = 0.5
+_MAX_OBJECTS = 200  # each has a number in a mask of bytes
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,18 @@ class SceneSpec:
     noise: float = 3.0
     classes: tuple[int, ...] = (0, 1, 2, 3)
 
+    def __post_init__(self) -> None:
+        if min(self.size) < 32:
+            raise ValueError(f"size is {self.size}; height and width of at least 32 pixels are needed")
+        if not 0 <= self.objects <= _MAX_OBJECTS:
+            raise ValueError(f"objects is {self.objects}; 0 to {_MAX_OBJECTS} are allowed")
+        if not (self.fps > 0 and self.noise >= 0 and self.seed >= 0):
+            raise ValueError(
+                f"fps {self.fps}, noise {self.noise}, seed {self.seed}: above 0, from 0 and from 0 is allowed"
+            )
+        if not self.classes or not set(self.classes) <= set(range(len(LABELS))):
+            raise ValueError(f"classes are {self.classes}; some of 0 to {len(LABELS) - 1} are needed")
+
 
 @dataclass(frozen=True)
 class SceneFrame:
@@ -46,7 +60,7 @@ class SceneFrame:
 
     ``boxes`` `(N, 4)` float32 x1, y1, x2, y2 in pixels, cut at the edges; ``ids``, ``class_ids`` `(N,)` int64;
     ``visible`` `(N,)` float32, the share of the object that is not hidden or outside; ``keypoints``
-    `(N, 17, 3)` float32 x, y and 1 for persons, 0 for others. Only objects of which
+    `(N, 17, 3)` float32 x, y and 1, 0 where outside the picture; all 0 for what is no person. Only objects of which
     half can be seen; ``ignored`` `(M, 4)` are the boxes of the others that show at all.
     """
 
@@ -155,7 +169,8 @@ def _draw_thing(seed: int, slot: int, number: int, aspect: float, classes: tuple
     if sideways:
         ends = [(near, draws.uniform(0.15, 0.85)), (far, draws.uniform(0.15, 0.85))]
     else:
-        ends = [(draws.uniform(0.15, aspect - 0.15), low), (draws.uniform(0.15, aspect - 0.15), high)]
+        edge = min(0.15, 0.4 * aspect)
+        ends = [(draws.uniform(edge, aspect - edge), low), (draws.uniform(edge, aspect - edge), high)]
     if draws.random() < 0.5:
         ends.reverse()
     color, second = draws.integers(0, 256, 3), draws.integers(0, 256, 3)
@@ -225,18 +240,25 @@ def _person(
     step = math.sin(2 * math.pi * share * 9) * 0.5
     points = centre + tall * _joints(step)
     thick = max(2, round(0.085 * tall))
-    limbs = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16))
-    torso = points[[5, 6, 12, 11]]
     head, radius = centre + tall * np.array([0.0, -0.41]), 0.085 * tall
-    for canvas, body, cloth in ((image, thing.second, thing.color), (mask, mark, mark)):
-        for one, other in limbs:
-            cv2.line(canvas, _point(points[one]), _point(points[other]), body, thick, cv2.LINE_8, _SHIFT)
-        cv2.fillPoly(canvas, [_fixed(torso)], cloth, cv2.LINE_8, _SHIFT)
-        cv2.circle(canvas, _point(head), round(radius * _ONE), body, -1, cv2.LINE_8, _SHIFT)
     low = np.minimum(points.min(axis=0) - thick / 2, head - radius)
     high = np.maximum(points.max(axis=0) + thick / 2, head + radius)
-    keypoints = np.concatenate([points, np.ones((SKELETON_POINTS, 1))], axis=1).astype(np.float32)
-    return keypoints, 0.16 * tall * tall, np.array([low, high])
+    corner = np.floor(low) - 2
+    wide, deep = (np.ceil(high) - corner).astype(int) + 2
+    alone = np.zeros((deep, wide), dtype=np.uint8)  # limbs overlap, so the area is counted and not computed
+    _figure(image, points, head, radius, thick, thing.second, thing.color)
+    _figure(mask, points, head, radius, thick, mark, mark)
+    _figure(alone, points - corner, head - corner, radius, thick, 1, 1)
+    within = ((points >= 0) & (points < [image.shape[1], image.shape[0]])).all(axis=1)
+    keypoints = np.concatenate([points, within[:, None]], axis=1).astype(np.float32)
+    return keypoints, float(cv2.countNonZero(alone)), np.array([low, high])
+
+
+def _figure(canvas: Image, points: Any, head: Any, radius: float, thick: int, body: Any, cloth: Any) -> None:
+    for one, other in _LIMBS:
+        cv2.line(canvas, _point(points[one]), _point(points[other]), body, thick, cv2.LINE_8, _SHIFT)
+    cv2.fillPoly(canvas, [_fixed(points[[5, 6, 12, 11]])], cloth, cv2.LINE_8, _SHIFT)
+    cv2.circle(canvas, _point(head), round(radius * _ONE), body, -1, cv2.LINE_8, _SHIFT)
 
 
 def _joints(step: float) -> npt.NDArray[np.float64]:

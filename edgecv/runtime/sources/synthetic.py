@@ -31,13 +31,14 @@ class SyntheticSource:
     def __init__(self, options: SyntheticOptions) -> None:
         self.options = options
         self._scene = Scene(options.scene)
-        self._index = 0
+        self._index = self._first = 0
         self._pacer: Pacer | None = None
 
     def open(self) -> StreamFacts:
         """See `edgecv.core.stream.Source.open`."""
         options = self.options
         self._pacer = Pacer(options.scene.fps) if options.realtime else None
+        self._first = self._index  # opened again, the scene goes on from here
         return StreamFacts("synthetic", options.scene.size, options.scene.fps, options.realtime, options.frames)
 
     def read(self) -> Frame | None:
@@ -47,7 +48,7 @@ class SyntheticSource:
             return None
         self._index += 1
         image = self._scene.frame(index).image
-        captured_s = time.monotonic() if self._pacer is None else self._pacer.wait_for(index)
+        captured_s = time.monotonic() if self._pacer is None else self._pacer.wait_for(index - self._first)
         media_s = index / options.scene.fps if self._pacer is None else None
         return Frame(image, captured_s, index, "synthetic", media_s)
 
@@ -65,7 +66,7 @@ def synthetic_source(text: str, options: Mapping[str, Any]) -> SyntheticSource:
     Raises:
         UsageError: an option is unknown or its value not allowed.
     """
-    given = {name: str(value) for name, value in options.items()}
+    given = {name: _text(value) for name, value in options.items()}
     for item in filter(None, text.split(",")):
         name, equals, value = item.partition("=")
         if not equals:
@@ -77,6 +78,11 @@ def synthetic_source(text: str, options: Mapping[str, Any]) -> SyntheticSource:
     return SyntheticSource(chosen)
 
 
+def _text(value: Any) -> str:
+    """A value as an address has it; a size may also be a list of width and height."""
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _with(options: SyntheticOptions, name: str, value: str) -> SyntheticOptions:
     scene = options.scene
     if name == "pace" and value in ("fast", "realtime"):
@@ -85,14 +91,16 @@ def _with(options: SyntheticOptions, name: str, value: str) -> SyntheticOptions:
         width, _, height = value.partition("x")
         if width.isdigit() and height.isdigit() and 32 <= int(width) <= 4096 and 32 <= int(height) <= 4096:
             return replace(options, scene=replace(scene, size=(int(height), int(width))))
-    elif name in _NUMBERS and value.replace(".", "", 1).isdigit():
-        low, high = _NUMBERS[name]
-        if low <= float(value) <= high:
+    elif name == "fps" and value.replace(".", "", 1).isdigit() and 1 <= float(value) <= 1000:
+        return replace(options, scene=replace(scene, fps=float(value)))
+    elif name in _COUNTS and value.isdigit():
+        low, high = _COUNTS[name]
+        if low <= int(value) <= high:
             if name == "frames":
-                return replace(options, frames=int(float(value)))
-            number: Any = float(value) if name == "fps" else int(float(value))
-            return replace(options, scene=replace(scene, **{name: number}))
+                return replace(options, frames=int(value))
+            count: Any = int(value)
+            return replace(options, scene=replace(scene, **{name: count}))
     raise UsageError(f"the synthetic camera has no {name}={value}; allowed: {OPTIONS}")
 
 
-_NUMBERS = {"objects": (0, 200), "seed": (0, 2**31), "fps": (1, 1000), "frames": (1, 10**9)}
+_COUNTS = {"objects": (0, 200), "seed": (0, 2**31), "frames": (1, 10**9)}

@@ -113,3 +113,31 @@ def test_an_option_that_is_wrong_is_named_with_what_is_allowed(text: str) -> Non
     with pytest.raises(UsageError, match=r"allowed: size=WIDTHxHEIGHT") as caught:
         source(text)
     assert text.partition("=")[0] in str(caught.value)
+
+
+# --- patched only
+
+
+def test_opened_again_it_goes_on_without_waiting_for_the_frames_before() -> None:
+    camera = source("fps=10,pace=realtime,objects=1,size=64x48")
+    camera.open()
+    for _ in range(4):
+        camera.read()
+    camera.close()
+    camera.open()
+    began_s = time.monotonic()
+    frame = camera.read()
+    assert frame is not None
+    assert frame.index == 4
+    assert time.monotonic() - began_s < 0.1
+    assert frame.captured_s >= began_s
+
+
+def test_a_size_may_be_a_list_as_in_a_pipeline_file() -> None:
+    assert source(size=[64, 48]).options.scene.size == (48, 64)
+
+
+@pytest.mark.parametrize("text", ["objects=2.7", "seed=1.5", "frames=9.9"])
+def test_a_count_is_a_whole_number(text: str) -> None:
+    with pytest.raises(UsageError, match="allowed"):
+        source(text)
