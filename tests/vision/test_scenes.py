@@ -195,9 +195,6 @@ def test_it_is_fast_enough_to_feed_benchmarks() -> None:
     assert min(rounds) < 3e-3
 
 
-# --- patched only
-
-
 def test_a_keypoint_outside_the_picture_has_no_score() -> None:
     scene = Scene(SceneSpec(objects=10, seed=1, classes=(PERSON,)))
     points = np.concatenate([scene.frame(index).keypoints.reshape(-1, 3) for index in range(0, 600, 7)])

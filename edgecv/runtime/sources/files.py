@@ -18,7 +18,6 @@ from edgecv.runtime.sources.options import CameraOptions
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _DEFAULT_FPS = 30.0
-_MAX_BAD_IN_A_ROW = 50
 
 
 @dataclass
@@ -48,7 +47,7 @@ class VideoFile:
         self._path, self._options = path, options
         self._capture: Any = None
         self._pacer: Pacer | None = None
-        self._index = self._round_start = self._bad = 0
+        self._index = self._first = self._round_start = 0
         self._fps = _DEFAULT_FPS
 
     def open(self) -> StreamFacts:
@@ -61,7 +60,7 @@ class VideoFile:
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         size = (int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)))
         realtime = self._options.pace == "realtime"
-        self._pacer = Pacer(self._fps) if realtime else None
+        self._pacer, self._first = (Pacer(self._fps) if realtime else None), self._index
         endless = self._options.loop or count <= 0
         return StreamFacts(self._path.name, size, self._fps, realtime, None if endless else count)
 
@@ -79,7 +78,7 @@ class VideoFile:
             return None
         index = self._index
         self._index += 1
-        captured_s = self._pacer.wait_for(index) if self._pacer is not None else time.monotonic()
+        captured_s = self._pacer.wait_for(index - self._first) if self._pacer is not None else time.monotonic()
         media_s = None if self._pacer is not None else index / self._fps
         return Frame(image, captured_s, index, self._path.name, media_s)
 
@@ -96,7 +95,7 @@ class ImageFolder:
     def __init__(self, path: Path, options: CameraOptions) -> None:
         self._path, self._options = path, options
         self._files: list[Path] = []
-        self._index = self._next = self._bad = 0
+        self._index = self._first = self._next = self._bad = 0
         self._pacer: Pacer | None = None
 
     def open(self) -> StreamFacts:
@@ -109,7 +108,7 @@ class ImageFolder:
             raise UsageError(f"the folder {self._path} holds no picture; allowed are {', '.join(PICTURES)}")
         fps = self._options.fps or _DEFAULT_FPS
         realtime = self._options.pace == "realtime"
-        self._pacer = Pacer(fps) if realtime else None
+        self._pacer, self._first = (Pacer(fps) if realtime else None), self._index
         return StreamFacts(self._path.name, None, fps, realtime, None if self._options.loop else len(self._files))
 
     def read(self) -> Frame | None:
@@ -127,7 +126,7 @@ class ImageFolder:
             raise CorruptFrameError(f"{file} is no picture that can be read")
         index = self._index
         self._index += 1
-        captured_s = self._pacer.wait_for(index) if self._pacer is not None else time.monotonic()
+        captured_s = self._pacer.wait_for(index - self._first) if self._pacer is not None else time.monotonic()
         fps = self._options.fps or _DEFAULT_FPS
         return Frame(image, captured_s, index, file.name, None if self._pacer is not None else index / fps)
 

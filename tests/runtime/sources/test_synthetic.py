@@ -115,9 +115,6 @@ def test_an_option_that_is_wrong_is_named_with_what_is_allowed(text: str) -> Non
     assert text.partition("=")[0] in str(caught.value)
 
 
-# --- patched only
-
-
 def test_opened_again_it_goes_on_without_waiting_for_the_frames_before() -> None:
     camera = source("fps=10,pace=realtime,objects=1,size=64x48")
     camera.open()
