@@ -39,7 +39,7 @@ from edgecv.vision.scenes import LABELS, Scene, SceneSpec
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, STRIDE = (192, 256), 8
 CONTRACT = InputContract(size=SIZE, color="bgr", resize="stretch")
-FAMILY = FamilySpec("detection", LABELS, head="yolo", score_threshold=0.6, iou_threshold=0.45)
+FAMILY = FamilySpec("detection", LABELS, head="yolo", score_threshold=0.65, iou_threshold=0.45)
 SIZES = ((240, 320),) * 6 + ((480, 640), (270, 480))  # of the pictures in training, as often as they stand here
 SCENES, NEW_SCENES = 64, 3  # kept at a time, and new ones in each step: a scene costs more than a picture of it
 TARGETS = {"onnxruntime": "host-onnxruntime", "openvino": "host-openvino", "litert": "host-litert"}

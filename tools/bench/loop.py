@@ -13,6 +13,7 @@ Prints frames per second and the ratios. Exits with 1 below 0.95 (in memory), 0.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -113,7 +114,10 @@ def their_fps(process: Any) -> float:
     """One round of ultralytics in its own process."""
     process.stdin.write("go\n")
     process.stdin.flush()
-    return float(json.loads(process.stdout.readline()))
+    while line := process.stdout.readline():
+        with contextlib.suppress(ValueError):  # it talks between its figures
+            return float(json.loads(line))
+    raise SystemExit("ultralytics ended without a figure; run its part by hand to see why")
 
 
 def measure(engine: str, model: Path, artifact: Path, python: str, options: Any, video: Path) -> bool:
