@@ -12,42 +12,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 from edgecv.core.frame import Frame
 from edgecv.core.stream import CameraCounts, Source, StreamFacts
 from edgecv.errors import CameraError, CorruptFrameError, EdgecvError
+from edgecv.runtime.persistence import Persistence
+from edgecv.runtime.sources.privacy import hidden
+from edgecv.runtime.steady import SteadyTime
+
+__all__ = ["Camera", "EndOfStream", "Persistence"]
 
 _MAX_LEFT_BEHIND = 4
 _MAX_CORRUPT_IN_A_ROW = 100
 _CLOSE_WITHIN_S = 2.0
+_AHEAD_S = 0.5
+_SLOWEST_GAPS = 2
+_USUAL_FPS = 30.0
 
 
 class EndOfStream(Exception):
     """The stream is over: a file was read to its end, or the camera was closed."""
-
-
-@dataclass(frozen=True)
-class Persistence:
-    """How long a camera is waited for, and how it is sought again.
-
-    No frame for ``stall_s`` seconds is a stall. The pause before attempt n is ``first_s * factor ** n``, at
-    most ``longest_s``, shortened by up to a tenth so that many cameras do not come back in step. After
-    ``attempts`` failures in a row (None: never) the camera is lost for good.
-    """
-
-    stall_s: float = 5.0
-    open_s: float = 10.0
-    first_s: float = 0.5
-    factor: float = 2.0
-    longest_s: float = 30.0
-    attempts: int | None = None
-
-    def pause_s(self, failures: int, draws: random.Random) -> float:
-        """Seconds to wait after ``failures`` failures in a row (1 or more)."""
-        planned = min(self.longest_s, self.first_s * self.factor ** min(failures - 1, 60))
-        return planned * (1 - 0.1 * draws.random())
 
 
 class _Worker:
@@ -71,6 +57,8 @@ class _Worker:
         try:
             source = camera._factory()
             facts = source.open()
+            for note in getattr(source, "notes", ()):
+                camera._event("note", note)
             with camera._changed:
                 self.facts, self.seen_s = facts, camera._clock()
                 camera._changed.notify_all()
@@ -78,22 +66,33 @@ class _Worker:
         except EdgecvError as error:
             self._say(camera, error)
         except Exception as error:  # noqa: BLE001 - drivers raise what they like; the supervisor must hear of it
-            self._say(camera, CameraError(f"the camera failed ({type(error).__name__}: {error})"))
+            self._say(camera, CameraError(f"the camera failed ({type(error).__name__}: {hidden(str(error))})"))
         finally:
-            if source is not None:
-                source.close()
+            try:
+                if source is not None:
+                    source.close()
+            except Exception as error:  # noqa: BLE001 - as above; a camera that is let go can do no more harm
+                camera._event("note", f"the camera did not close well ({type(error).__name__}: {hidden(str(error))})")
+            camera._tell()
 
     def _read(self, camera: "Camera", source: Source, facts: StreamFacts) -> None:
         corrupt = 0
+        lasting = facts.live and facts.frames is None  # a file ends by itself, however many of its frames are bad
         while not self.left:
             try:
                 frame = source.read()
             except CorruptFrameError as error:
                 corrupt += 1
                 with camera._changed:
+                    if self.is_left():
+                        return
                     camera.counts.corrupt += 1
-                    self.seen_s = camera._clock()
-                if corrupt >= _MAX_CORRUPT_IN_A_ROW and facts.live:
+                    if not lasting:
+                        self.seen_s = camera._clock()
+                    if corrupt == 1:
+                        camera._event("corrupt", str(error))
+                camera._tell()
+                if corrupt >= _MAX_CORRUPT_IN_A_ROW and lasting:
                     raise CameraError(f"{corrupt} pictures in a row cannot be decoded; the last: {error}") from error
                 continue
             corrupt = 0
@@ -103,6 +102,7 @@ class _Worker:
                     camera._changed.notify_all()
                 return
             camera._deliver(self, frame, live=facts.live)
+            camera._tell()
 
     def _say(self, camera: "Camera", error: EdgecvError) -> None:
         with camera._changed:
@@ -115,7 +115,9 @@ class Camera:
 
     Read it in one of three ways: `read` (every frame in order), `read_latest` (the newest one),
     `async_read` (None where none came in time). ``queue`` frames may wait; of a live camera the
-    oldest is dropped for a newer one, a file waits for its reader. ``counts`` tells what happened.
+    oldest is dropped for a newer one, a file waits for its reader. ``counts`` tells what happened; ``on_event``
+    gets a kind and a text for each event, on one of the camera's threads. ``clock`` is the one that frames are
+    stamped with.
     """
 
     def __init__(
@@ -139,7 +141,8 @@ class Camera:
         self._closing = self._ended = False
         self._lost: EdgecvError | None = None
         self._index = 0
-        self._last_s: float | None = None
+        self._captured, self._media = SteadyTime(), SteadyTime()
+        self._events: deque[tuple[str, str]] = deque()
         self._shape: tuple[int, ...] | None = None
         self.counts = CameraCounts()
         self.facts = StreamFacts("", None, None, live=False)
@@ -260,7 +263,7 @@ class Camera:
             if worker.left:
                 return
             worker.frames += 1
-            frame = self._numbered(frame)
+            frame = self._numbered(frame, worker)
             if live:
                 while len(self._frames) >= self._capacity:
                     self._frames.popleft()
@@ -274,27 +277,34 @@ class Camera:
             self._frames.append(frame)
             self._changed.notify_all()
 
-    def _numbered(self, frame: Frame) -> Frame:
+    def _numbered(self, frame: Frame, worker: _Worker) -> Frame:
         """Count on over reconnections, and never let the time go back."""
         if self._shape is not None and frame.image.shape[:2] != self._shape:
             self.counts.size_changes += 1
             self._event("size", f"{self._shape[1]}x{self._shape[0]} -> {frame.image.shape[1]}x{frame.image.shape[0]}")
         self._shape = frame.image.shape[:2]
-        captured_s = frame.captured_s
-        if self._last_s is not None and captured_s < self._last_s:
-            self.counts.clock_steps += 1
-            captured_s = self._last_s
-        self._last_s = captured_s
+        new = worker.frames == 1
+        if new:
+            self._captured.restart()
+            self._media.restart()
+        now_s = self._clock()
+        captured_s, stepped = self._captured.take(frame.captured_s, resume_s=now_s, latest_s=now_s + _AHEAD_S)
+        media_s, media_stepped = frame.media_s, False
+        if media_s is not None:
+            fps = (worker.facts.fps if worker.facts is not None else None) or _USUAL_FPS
+            media_s, media_stepped = self._media.take(media_s, resume_s=self._media.after(1 / fps))
+        self.counts.clock_steps += stepped or (media_stepped and not new)
         self._index += 1
-        if frame.index == self._index - 1 and captured_s == frame.captured_s:
+        if (frame.index, frame.captured_s, frame.media_s) == (self._index - 1, captured_s, media_s):
             return frame
-        return replace(frame, index=self._index - 1, captured_s=captured_s)
+        return replace(frame, index=self._index - 1, captured_s=captured_s, media_s=media_s)
 
     def _supervise(self) -> None:
         failures, first = 0, True
         while (worker := self._worker) is not None:
             why = self._watch(worker, first=first)
             first = False
+            self._tell()
             if self._over():
                 break
             if why is None:
@@ -304,24 +314,24 @@ class Camera:
                 break
             failures = 1 if worker.frames else failures + 1
             self._leave(worker, why)
-            if self._persistence.attempts is not None and failures > self._persistence.attempts:
-                with self._changed:
-                    self._lost = CameraError(f"{self.facts.name} is lost after {failures} attempts: {why}")
-                    self._changed.notify_all()
+            if not self._may_try(failures):
+                self._lose(f"{self.facts.name} is lost after {failures} attempts: {why}")
                 break
             with self._changed:
                 self._changed.wait_for(self._over, self._persistence.pause_s(failures, self._draws))
-                self._left_behind = [item for item in self._left_behind if item.thread.is_alive()]
                 # Threads that hang in a driver cannot be ended; a new one only while few do.
-                while len(self._left_behind) >= _MAX_LEFT_BEHIND and not self._over():
-                    self._changed.wait(0.5)
-                    self._left_behind = [item for item in self._left_behind if item.thread.is_alive()]
+                while self._hanging() >= _MAX_LEFT_BEHIND and not self._over() and self._may_try(failures):
+                    failures += 1
+                    self._changed.wait_for(self._over, self._persistence.pause_s(failures, self._draws))
                 if self._over():
                     break
-            self._worker = _Worker(self)
+                if not self._may_try(failures):
+                    self._lose(f"{self.facts.name} is lost after {failures} attempts: it hangs; {why}")
+                    break
+                self._worker = _Worker(self)  # under the lock: `close` sees either the old one or this one
 
     def _watch(self, worker: _Worker, *, first: bool) -> str | None:
-        """Wait until something is wrong with the worker: why; None for the end of a file."""
+        """Wait until something is wrong with the worker: why; None for the end of the stream."""
         told = first
         while True:
             with self._changed:
@@ -336,8 +346,8 @@ class Camera:
                         self.counts.failed_connects += 1
                     return str(worker.error)
                 if worker.ended:
-                    return "the stream ended" if worker.facts is not None and worker.facts.live else None
-                limit_s = self._persistence.stall_s if worker.facts is not None else self._persistence.open_s
+                    return None
+                limit_s = self._limit_s(worker.facts)
                 idle_s = self._clock() - worker.seen_s
                 if worker.delivering:
                     idle_s = 0.0
@@ -349,13 +359,40 @@ class Camera:
                     return f"no {'frame' if worker.facts else 'answer'} for {idle_s:.1f} s"
                 self._changed.wait(min(0.25, max(0.005, limit_s - idle_s)))
 
+    def _limit_s(self, facts: StreamFacts | None) -> float:
+        if facts is None:
+            return self._persistence.open_s
+        return max(self._persistence.stall_s, _SLOWEST_GAPS / facts.fps if facts.fps else 0.0)
+
+    def _may_try(self, failures: int) -> bool:
+        return self._persistence.attempts is None or failures <= self._persistence.attempts
+
+    def _lose(self, why: str) -> None:
+        with self._changed:
+            self._lost = CameraError(why)
+            self._changed.notify_all()
+
+    def _hanging(self) -> int:
+        self._left_behind = [item for item in self._left_behind if item.thread.is_alive()]
+        return len(self._left_behind)
+
     def _leave(self, worker: _Worker, why: str) -> None:
         with self._changed:
             worker.left = True
             self._left_behind.append(worker)
+            self._event("lost", why)
             self._changed.notify_all()
-        self._event("lost", why)
+        self._tell()
 
     def _event(self, kind: str, text: str) -> None:
         if self._on_event is not None:
-            self._on_event(f"camera {kind}", text)
+            self._events.append((f"camera {kind}", text))
+
+    def _tell(self) -> None:
+        """Report what happened; never under the lock, for the one who is told may take long."""
+        while self._on_event is not None and self._events:
+            try:
+                kind, text = self._events.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            self._on_event(kind, text)

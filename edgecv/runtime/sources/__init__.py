@@ -16,6 +16,7 @@ from edgecv.runtime.sources.files import PICTURES, ImageFolder, VideoFile
 from edgecv.runtime.sources.network import network_source
 from edgecv.runtime.sources.options import CameraOptions, camera_options
 from edgecv.runtime.sources.picamera import PiCamera
+from edgecv.runtime.sources.privacy import hidden
 
 ADDRESSES = (
     "0 or /dev/video0 (USB camera), FILE.mp4, FOLDER of pictures, rtsp://..., http://..., udp://..., "
@@ -47,23 +48,25 @@ def parse(address: str | int, options: Mapping[str, Any] | CameraOptions | None 
         return ImageFolder(path, chosen)
     if path.is_file():
         return VideoFile(path, chosen)
-    raise UsageError(f"the camera {text!r} is no file, folder or address; allowed: {ADDRESSES}")
+    raise UsageError(f"the camera {hidden(text)!r} is no file, folder or address; allowed: {ADDRESSES}")
 
 
 def _v4l2(place: str, options: CameraOptions) -> Source:
     device: str | int = int(place) if place.isdigit() else place
     name = f"/dev/video{place}" if place.isdigit() else place
-    return OpenCvSource(device, cv2.CAP_V4L2, name, options, setup=setup_v4l2)
+    return OpenCvSource(device, cv2.CAP_V4L2, name, options, setup=setup_v4l2, check=True)
 
 
 def _gstreamer(pipeline: str, options: CameraOptions, *, name: str = "GStreamer pipeline") -> Source:
-    if "GStreamer:                   YES" not in cv2.getBuildInformation():
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise ToolchainError(
             "this OpenCV was built without GStreamer; on a Jetson use the system's OpenCV (apt install python3-opencv, "
             "virtual environment with --system-site-packages)"
         )
     if "appsink" not in pipeline:
-        raise UsageError(f"the pipeline {pipeline!r} has no appsink; end it with: ! videoconvert ! appsink drop=true")
+        raise UsageError(
+            f"the pipeline {hidden(pipeline)!r} has no appsink; end it with: ! videoconvert ! appsink drop=true"
+        )
     return OpenCvSource(pipeline, cv2.CAP_GSTREAMER, name, options)
 
 
