@@ -309,22 +309,25 @@ def test_a_source_that_fails_to_close_is_noted() -> None:
     ]
 
 
-def test_nothing_reads_on_after_close() -> None:
-    for turn in range(30):
-        made: list[Script] = []
+def test_nothing_reads_on_after_close_at_the_moment_of_a_reconnection() -> None:
+    gone, endless = Script([CameraError("gone")]), Script([8, 0.001] * 3000)
+    gone.steps.insert(0, 8)
+    armed, closers = threading.Event(), []
 
-        def make(made: list[Script] = made) -> Script:
-            made.append(Script([8, 0.001, CameraError("gone")] if len(made) % 2 else [8] * 3 + [CameraError("gone")]))
-            return made[-1]
+    def clock() -> float:
+        if armed.is_set() and threading.current_thread().name == "edgecv-camera":
+            # The supervisor is making the next worker: close the camera in just this moment.
+            armed.clear()
+            closers.append(threading.Thread(target=camera.close))
+            closers[0].start()
+            closers[0].join(0.2)
+        return time.monotonic()
 
-        camera = Camera(make, persistence=Persistence(first_s=0.0005, longest_s=0.001))
-        camera.open()
-        time.sleep(0.002 + 0.0007 * turn)
-        camera.close()
-        assert until(lambda made=made: all(script.closed for script in made)), "each source is let go"
-        count = len(made)
-        time.sleep(0.005)
-        assert len(made) == count, "no source is opened after close"
+    camera = camera_of(gone, endless, clock=clock, on_event=lambda kind, _: kind == "camera lost" and armed.set())
+    camera.open()
+    assert until(lambda: bool(closers))
+    closers[0].join()
+    assert until(lambda: endless.closed == 1, within_s=1), "the source that was just made is let go"
 
 
 def test_a_camera_that_hangs_at_each_attempt_is_lost_in_the_end() -> None:
