@@ -20,7 +20,7 @@ from edgecv.core.figures import LatencyFigures, Percentiles
 from edgecv.core.progress import Progress, SilentProgress, Task
 from edgecv.errors import UsageError
 from edgecv.measure.subject import Subject
-from edgecv.vision.image import Image, fill_input, fit_image
+from edgecv.vision.image import Image
 
 MIN_BEYOND = 10
 """A percentile is given where so many samples lie beyond it: p90 from 100 samples, p95 from 200, p99 from 1000."""
@@ -171,9 +171,9 @@ class _Loop:
         image = self._images[self._next]
         self._next = (self._next + 1) % len(self._images)
         started_s = clock()
-        pixels = fit_image(image, subject.contract)
+        fitted = subject.preprocessor.fit(image)
         fitted_s = clock()
-        fill_input(pixels, subject.contract, subject.input, self._buffer)
+        subject.preprocessor.fill(fitted, self._buffer)
         filled_s = clock()
         stored = subject.engine.run([self._buffer])
         ran_s = clock()

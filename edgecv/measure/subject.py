@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from edgecv.core.protocols import Engine, Family
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ModelError
-from edgecv.vision.image import Image, input_problems, preprocess_into
+from edgecv.vision.image import Image, input_problems
+from edgecv.vision.preprocessor import Preprocessor
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Subject:
     """A model file under measurement.
 
     ``input`` and ``outputs`` are the tensors as the manifest describes them (an engine may not know its
-    layouts); ``file_sha256`` is the hash of the very file that ``engine`` was loaded from.
+    layouts); ``file_sha256`` is the hash of the very file that ``engine`` was loaded from. The ``preprocessor``
+    keeps scratch pictures, so that one thread at a time may use it.
     """
 
     engine: Engine
@@ -31,6 +33,10 @@ class Subject:
     outputs: tuple[TensorSpec, ...]
     file_sha256: str = ""
     threads: int = 0
+    preprocessor: Preprocessor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "preprocessor", Preprocessor(self.contract, self.input))
 
     @property
     def family(self) -> Family:
@@ -48,7 +54,7 @@ class Subject:
             DataError: the picture cannot be used.
             EdgecvError: the engine failed.
         """
-        preprocess_into(image, self.contract, self.input, buffer)
+        self.preprocessor.into(image, buffer)
         return self.dequantize(self.engine.run([buffer]))
 
     def dequantize(self, stored: list[Array]) -> list[FloatArray]:

@@ -17,7 +17,7 @@ from edgecv.core.tensor import Array, TensorSpec
 from edgecv.core.trace import Trace
 from edgecv.errors import ArtifactError, ModelError, ToolchainError, UsageError
 from edgecv.measure.subject import Subject, subject
-from edgecv.vision.image import Image, preprocess_into
+from edgecv.vision.image import Image
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Model:
         if trace is None:
             return self.subject.decode(self.subject.run(image, self._buffer), picture=picture)
         with trace.stage("preprocess"):
-            preprocess_into(image, self.subject.contract, self.subject.input, self._buffer)
+            self.subject.preprocessor.into(image, self._buffer)
         with trace.stage("infer"):
             stored = self.engine.run([self._buffer])
         with trace.stage("decode"):

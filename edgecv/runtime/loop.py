@@ -209,7 +209,7 @@ class Loop:
         work.trace.add("wait", min(frame.captured_s, started_s), started_s)
         try:
             with work.trace.stage("preprocess"):
-                level.fill.into(frame.image, level.buffers[slot])
+                level.model.subject.preprocessor.into(frame.image, level.buffers[slot])
         except EdgecvError as error:
             self._failed(error)
             return None

@@ -11,7 +11,6 @@ from edgecv.core.tensor import Array
 from edgecv.core.trace import Trace
 from edgecv.errors import UsageError
 from edgecv.runtime.load import Model, load_artifact
-from edgecv.vision.image import Preprocessor
 
 BUFFERS = 2
 """Input buffers of a model: one in the engine, one that is being filled."""
@@ -23,7 +22,6 @@ class Level:
 
     name: str
     model: Model
-    fill: Preprocessor
     buffers: tuple[Array, ...]
 
     @property
@@ -76,6 +74,5 @@ def _load(folder: str, *, threads: int | None, score: float | None) -> Level:
     if score is not None:
         subject = replace(subject, spec=replace(subject.spec, score_threshold=score))
         model = replace(model, subject=subject)
-    fill = Preprocessor(subject.contract, subject.input)
     buffers = tuple(subject.input_buffer() for _ in range(BUFFERS))
-    return Level(Path(folder).name, model, fill, buffers)
+    return Level(Path(folder).name, model, buffers)

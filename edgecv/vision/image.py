@@ -25,7 +25,7 @@ Image = npt.NDArray[np.uint8]
 
 # The plain INTER_LINEAR and INTER_NEAREST differ between processors (vendor libraries take over) and
 # INTER_NEAREST does not sample at pixel centres.
-_FILTERS = {
+FILTERS = {
     "nearest": cv2.INTER_NEAREST_EXACT,
     "linear": cv2.INTER_LINEAR_EXACT,
     "cubic": cv2.INTER_CUBIC,
@@ -114,13 +114,13 @@ def fit_image(image: Image, contract: InputContract) -> Image:
     Raises:
         DataError: the picture is of another type or shape, or empty.
     """
-    _check_image(image)
+    check_image(image)
     picture = np.ascontiguousarray(image)
     if contract.color == "gray" and picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     place = geometry((picture.shape[0], picture.shape[1]), contract)
     if place.resized != place.picture:
-        picture = cv2.resize(picture, place.resized[::-1], interpolation=_FILTERS[contract.interpolation])
+        picture = cv2.resize(picture, place.resized[::-1], interpolation=FILTERS[contract.interpolation])
     picture = _place(picture, place, contract.pad_value)
     # Resampling treats the channels alike, so their order is put right on the (mostly smaller) result.
     if contract.color != "gray" and picture.ndim == 2:
@@ -139,16 +139,16 @@ def fill_input(pixels: Image, contract: InputContract, spec: TensorSpec, out: Ar
     Raises:
         ModelError: ``spec`` or ``out`` does not fit the contract.
     """
-    _check_buffer(contract, spec, out)
-    tables = _stored_tables(contract, spec)
+    check_buffer(contract, spec, out)
+    tables = stored_tables(contract, spec)
     if spec.layout == "NCHW":
         planes = (pixels,) if pixels.ndim == 2 else cv2.split(pixels)
         for plane, table, target in zip(planes, tables, out[0], strict=True):
-            _look_up(plane, table, target)
+            look_up(plane, table, target)
     elif contract.channels == 1:
-        _look_up(pixels, tables[0], out.reshape(contract.size))
+        look_up(pixels, tables[0], out.reshape(contract.size))
     elif out.dtype.itemsize == 1 or out.dtype == np.float32:
-        _look_up(pixels, np.ascontiguousarray(tables.T)[np.newaxis], out[0])
+        look_up(pixels, np.ascontiguousarray(tables.T)[np.newaxis], out[0])
     else:
         for channel, table in enumerate(tables):
             out[0, :, :, channel] = table[pixels[:, :, channel]]
@@ -167,16 +167,6 @@ def preprocess(image: Image, contract: InputContract, *, layout: Literal["NCHW",
     fill_input(fit_image(image, contract), contract, spec, out)
     result: FloatArray = out[0]
     return result
-
-
-def preprocess_into(image: Image, contract: InputContract, spec: TensorSpec, out: Array) -> None:
-    """Picture -> ``out``, the batch-1 input buffer of an engine: `fit_image`, then `fill_input`.
-
-    Raises:
-        DataError: the picture is of another type or shape, or empty.
-        ModelError: ``spec`` or ``out`` does not fit the contract.
-    """
-    fill_input(fit_image(image, contract), contract, spec, out)
 
 
 def input_spec(contract: InputContract, *, layout: Literal["NCHW", "NHWC"] = "NCHW") -> TensorSpec:
@@ -212,13 +202,14 @@ def value_table(contract: InputContract) -> FloatArray:
 
 
 @lru_cache(maxsize=64)
-def _stored_tables(contract: InputContract, spec: TensorSpec) -> Array:
+def stored_tables(contract: InputContract, spec: TensorSpec) -> Array:
+    """`value_table` in the stored type of ``spec``, `(C, 256)`; not to be written to."""
     tables = spec.quantize(value_table(contract))
     tables.setflags(write=False)  # shared by all callers
     return tables
 
 
-def _look_up(pixels: Image, table: Array, out: Array) -> None:
+def look_up(pixels: Image, table: Array, out: Array) -> None:
     """``out = table[pixels]``. cv2.LUT is the fastest way but knows neither int8 nor float16 everywhere."""
     if out.dtype.itemsize == 1:
         cv2.LUT(pixels, table.view(np.uint8), out.view(np.uint8))
@@ -247,7 +238,8 @@ def _shape(contract: InputContract, layout: str) -> tuple[int, ...]:
     return (1, contract.channels, height, width) if layout == "NCHW" else (1, height, width, contract.channels)
 
 
-def _check_image(image: Image) -> None:
+def check_image(image: Image) -> None:
+    """Raise `DataError` for anything but a picture as `fit_image` takes it."""
     fits = image.dtype == np.uint8 and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
     if not fits or image.size == 0:
         raise DataError(
@@ -256,7 +248,8 @@ def _check_image(image: Image) -> None:
         )
 
 
-def _check_buffer(contract: InputContract, spec: TensorSpec, out: Array) -> None:
+def check_buffer(contract: InputContract, spec: TensorSpec, out: Array) -> None:
+    """Raise `ModelError` where ``spec`` does not fit the contract, or ``out`` not ``spec``."""
     found = input_problems(contract, (spec,))
     if found:
         raise ModelError(found[0])
@@ -265,23 +258,3 @@ def _check_buffer(contract: InputContract, spec: TensorSpec, out: Array) -> None
             f"the input buffer is {out.dtype} {out.shape}; "
             f"input {spec.name!r} needs a contiguous {spec.dtype} {spec.shape}"
         )
-
-
-class Preprocessor:
-    """Pictures of one camera -> one model's input buffer: `preprocess_into` with its contract held.
-
-    The picture and the buffer are checked, the rest is bit for bit what calibration and evaluation use.
-    """
-
-    def __init__(self, contract: InputContract, spec: TensorSpec) -> None:
-        self._contract, self._spec = contract, spec
-
-    def into(self, image: Image, out: Array) -> Geometry:
-        """Fill ``out`` from a picture (uint8 BGR or gray, any size); where the picture lies in it.
-
-        Raises:
-            DataError: the picture is of another type or shape, or empty.
-            ModelError: ``out`` does not fit the model's input.
-        """
-        preprocess_into(image, self._contract, self._spec, out)
-        return geometry((image.shape[0], image.shape[1]), self._contract)

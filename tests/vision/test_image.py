@@ -21,9 +21,9 @@ from edgecv.vision.image import (
     input_problems,
     input_spec,
     preprocess,
-    preprocess_into,
     value_table,
 )
+from edgecv.vision.preprocessor import Preprocessor
 
 GRAY = InputContract(size=(8, 8), color="gray", mean=(0.0,), std=(1.0,))
 RESIZES = ("stretch", "letterbox", "letterbox-topleft", "crop")
@@ -275,7 +275,7 @@ def test_quantised_buffer_is_the_quantised_float(dtype: str, zero_point: int, la
     for scale in SCALES:
         spec = TensorSpec("x", shape, dtype, layout, Quantization(scale, zero_point))  # type: ignore[arg-type]
         out = np.empty(shape, dtype=dtype)
-        preprocess_into(image, contract, spec, out)
+        Preprocessor(contract, spec).into(image, out)
         np.testing.assert_array_equal(out, spec.quantize(real))
 
 
@@ -295,7 +295,7 @@ def test_other_stored_types(dtype: str, layout: str, color: str) -> None:
     real = preprocess(image, contract, layout=layout)[np.newaxis]  # type: ignore[arg-type]
     spec = TensorSpec("x", real.shape, dtype, layout)  # type: ignore[arg-type]
     out = np.empty(spec.shape, dtype=dtype)
-    preprocess_into(image, contract, spec, out)
+    Preprocessor(contract, spec).into(image, out)
     np.testing.assert_array_equal(out, spec.quantize(real))
     np.testing.assert_array_equal(out.astype(int), np.rint(real).astype(int))  # raw pixels stay what they are
 
@@ -339,11 +339,11 @@ def test_wrong_buffers_are_named() -> None:
     image = synthetic(8, 8)
     spec = input_spec(contract)
     with pytest.raises(ModelError, match=r"buffer is float64"):
-        preprocess_into(image, contract, spec, np.empty(spec.shape))
+        Preprocessor(contract, spec).into(image, np.empty(spec.shape))
     with pytest.raises(ModelError, match=r"buffer is float32 \(1, 3, 8, 9\)"):
-        preprocess_into(image, contract, spec, np.empty((1, 3, 8, 9), dtype=np.float32))
+        Preprocessor(contract, spec).into(image, np.empty((1, 3, 8, 9), dtype=np.float32))
     with pytest.raises(ModelError, match="contiguous"):
-        preprocess_into(image, contract, spec, np.empty((1, 3, 8, 16), dtype=np.float32)[:, :, :, ::2])
+        Preprocessor(contract, spec).into(image, np.empty((1, 3, 8, 16), dtype=np.float32)[:, :, :, ::2])
     with pytest.raises(ModelError, match=r"needs \(1, 3, 8, 8\)"):
         fill_input(image, contract, TensorSpec("x", (1, 1, 8, 8), "float32", "NCHW"), np.empty((1, 1, 8, 8)))
 
