@@ -118,10 +118,29 @@ def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     doctor.add_argument("--json", action="store_true")
 
 
-def _data_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--data", required=True, metavar="KIND:PATH", help="imagefolder:FOLDER, csv:FILE or sklearn-digits:test"
+def _bench_options(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("artifact")
+    _data_options(bench, default="synthetic")
+    bench.add_argument(
+        "--protocol", choices=("full", "quick", "smoke"), default="full", help="60 s, 10 s or 1 s (default: full)"
     )
+    bench.add_argument("--fps", type=float, help="camera rate (default: 30 for the paced run, back to back for a soak)")
+    bench.add_argument("--threads", type=int)
+    bench.add_argument("--out", help="folder for the report (default: print only)")
+    bench.add_argument("--json", action="store_true")
+    soak = bench.add_argument_group("soak")
+    soak.add_argument(
+        "--soak", metavar="TIME", help="instead, run for 90s, 10m or 1h: sustained rate, heat, throttling, energy"
+    )
+    soak.add_argument("--min-fps", type=float, help="budget: frames per second that must be left at the end")
+    soak.add_argument("--max-mj-per-frame", type=float, help="budget: energy per frame in millijoules, gross")
+
+
+def _data_options(command: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    kinds = "imagefolder:FOLDER, csv:FILE or sklearn-digits:test"
+    if default is not None:
+        kinds += ", frames:VIDEO or FOLDER, or synthetic:size=WIDTHxHEIGHT (default: synthetic)"
+    command.add_argument("--data", required=default is None, default=default, metavar="KIND:PATH", help=kinds)
     command.add_argument("--root", help="csv: folder of the images")
     command.add_argument("--file-column", default="file", help="csv: column with the image's path")
     command.add_argument("--label-column", default="label", help="csv: column with class name or number")
@@ -141,6 +160,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     first.add_argument("--model", action="append", metavar="DIR", help="any family on the whole picture, instead")
     first.add_argument("--track", metavar="NAME", help="tracker: sort, bytetrack, ocsort, botsort")
     first.add_argument("--track-option", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON")
+    first.add_argument("--reid", metavar="DIR", help="model whose embeddings tell the tracker who is who")
     first.add_argument("--second", "--pose", dest="second", metavar="DIR", help="model that looks at each object")
     first.add_argument("--second-class", action="append", metavar="LABEL", help="only at objects of this class")
     first.add_argument("--score", type=float, help="objects below this score are left out")
@@ -191,7 +211,7 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--pad-value", type=int, default=114, help="letterbox: value of the border, 0 to 255 (default: 114)"
     )
     imported.add_argument(
-        "--family", default="classification", help="what the outputs mean: classification, detection or pose"
+        "--family", default="classification", help="what the outputs mean: classification, detection, pose or embedding"
     )
     imported.add_argument("--head", default="", help="layout of the outputs, such as yolo or fastestdet")
     imported.add_argument(
@@ -226,16 +246,7 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     evaluate.add_argument("--threads", type=int)
     evaluate.add_argument("--json", action="store_true")
 
-    bench = _add(commands, "bench", "latency of an artifact on this machine", "artifact", "bench")
-    bench.add_argument("artifact")
-    _data_options(bench)
-    bench.add_argument(
-        "--protocol", choices=("full", "quick", "smoke"), default="full", help="60 s, 10 s or 1 s (default: full)"
-    )
-    bench.add_argument("--fps", type=float, default=30.0, help="camera rate of the paced run")
-    bench.add_argument("--threads", type=int)
-    bench.add_argument("--out", help="folder for the report (default: print only)")
-    bench.add_argument("--json", action="store_true")
+    _bench_options(_add(commands, "bench", "latency of an artifact on this machine, cold or hot", "bench", "bench"))
 
     verify = _add(commands, "verify", "check an artifact's files, chain and answers", "artifact", "verify")
     verify.add_argument("artifact")

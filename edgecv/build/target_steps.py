@@ -145,6 +145,7 @@ def measure_file(
         )
     finally:
         model.engine.close()
+    figures = replace(figures, events=watch.events)
     (folder / LATENCY).write_text(json.dumps(to_plain(figures)), encoding="utf-8")
     return {"p50_ms": round(figures.end_to_end.p50_ms, 4), "invalid": figures.invalid, "warnings": list(watch.notes)}
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from edgecv.commands.values import named_values
 from edgecv.core.artifact import MANIFEST
-from edgecv.core.results import Classification, Detections, Poses
+from edgecv.core.results import Classification, Detections, Embedding, Poses
 from edgecv.core.stream import FrameResult, LoopStatus
 from edgecv.data.imagefile import load_image
 from edgecv.errors import UsageError
@@ -101,10 +103,12 @@ def _show(status: LoopStatus) -> None:
     age = "" if status.age_p50_ms is None else f"  age {status.age_p50_ms:.0f} ms"
     heat = max(status.temperature_c.values(), default=None)
     warm = "" if heat is None else f"  {heat:.0f} °C"
+    watts = status.power_w.get("total")
+    drawn = "" if watts is None else f"  {watts:.1f} W"
     flags = f"  {'; '.join(status.flags)}" if status.flags else ""
     line = (
         f"{status.uptime_s:6.1f} s  frame {status.frames}  {status.fps:.1f} fps{age}  dropped {status.dropped}"
-        f"{warm}{'  ' + status.level if status.level else ''}{flags}"
+        f"{warm}{drawn}{'  ' + status.level if status.level else ''}{flags}"
     )
     if sys.stderr.isatty():
         print(f"\r\x1b[2K{line[:110]}", end="", file=sys.stderr, flush=True)
@@ -127,6 +131,7 @@ def _spec(options: argparse.Namespace) -> PipelineSpec:
         "detect": tuple(options.detect) if options.detect else None,
         "model": tuple(options.model) if options.model else None,
         "track": options.track,
+        "reid": options.reid,
         "track_options": named_values(options.track_option, "--track-option") or None,
         "camera": options.camera,
         "camera_options": named_values(options.camera_option, "--camera-option") or None,
@@ -174,5 +179,9 @@ def in_words(result: Any) -> str:
     if isinstance(result, Poses):
         return f"{len(result)} pose{'s' if len(result) != 1 else ''}, scores " + ", ".join(
             f"{score:.2f}" for score in result.scores
+        )
+    if isinstance(result, Embedding):
+        return (
+            f"embedding of {len(result.vector)} numbers, which begin {np.array2string(result.vector[:4], precision=3)}"
         )
     return json.dumps(result.to_dict())

@@ -62,13 +62,23 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
+class LoopEvent:
+    """Something that happened in a camera loop or a measurement: ``at_s`` seconds after its start."""
+
+    at_s: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class LatencyFigures:
     """Latency at batch 1 on real frames.
 
     ``model`` is the engine call alone, ``with_copies`` adds quantise, copy in and copy out,
     ``end_to_end`` is picture to decoded result; all back to back. ``paced`` is end to end at
     ``paced_fps`` with ``deadline_misses`` of its frames late. ``quick`` marks the short protocol.
-    ``invalid`` says why the figures must not be used (throttled, under-voltage), or is empty.
+    ``invalid`` says why the figures must not be used (throttled, under-voltage), or is empty; ``events`` say when
+    that began and ended.
     """
 
     model: Percentiles
@@ -83,6 +93,83 @@ class LatencyFigures:
     threads: int
     file_sha256: str = ""
     invalid: str = ""
+    events: tuple[LoopEvent, ...] = ()
+
+
+@dataclass(frozen=True)
+class PowerFigures:
+    """Power and energy of a run, by the sensor of this name; ``covers`` says what its figures are of.
+
+    ``joules`` were measured in ``seconds`` (less than the run where the sensor did not always answer). ``idle_w``
+    is the mean power before the run, None where it was not measured. Energy per frame is gross, and above idle.
+    ``rails_w`` are means of the rails that the sensor tells apart; they may feed one another.
+    """
+
+    sensor: str
+    covers: str
+    samples: int
+    seconds: float
+    joules: float
+    mean_w: float
+    peak_w: float
+    idle_w: float | None = None
+    mj_per_frame: float | None = None
+    mj_per_frame_above_idle: float | None = None
+    rails_w: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SoakSecond:
+    """About one second of a soak; ``at_s`` is its end, from the start of the soak.
+
+    ``p95_ms`` is of the frames of this second, None from fewer than 20. ``temperature_c`` is that of the hottest
+    zone, ``clock_mhz`` of the fastest CPU, ``fan`` the strongest fan's share of full power. ``flags`` held the
+    machine back.
+    """
+
+    at_s: float
+    fps: float
+    p50_ms: float
+    p95_ms: float | None
+    temperature_c: float | None = None
+    clock_mhz: float | None = None
+    gpu_mhz: float | None = None
+    fan: float | None = None
+    watts: float | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SoakFigures:
+    """One model file, picture to decoded result, run for so long that the board gets as hot as it will.
+
+    ``asked_s`` is how long it should have run, ``paced_fps`` the camera rate (None: back to back); frames that came
+    while one was in work are ``dropped``. ``first_fps`` is the median rate of the first ``first_s`` seconds,
+    ``sustained_fps`` that of the last quarter, ``kept`` their ratio. ``throttled_s`` is when the board was first
+    held back or slow, None if never, with the reason in ``throttled_why``. Throttling does not void a soak: it is
+    what a soak looks for.
+    """
+
+    seconds: float
+    asked_s: float
+    frames: int
+    dropped: int
+    paced_fps: float | None
+    first_s: float
+    first_fps: float
+    sustained_fps: float
+    kept: float
+    end_to_end: Percentiles
+    sustained: Percentiles
+    throttled_s: float | None
+    throttled_why: str
+    series: tuple[SoakSecond, ...]
+    events: tuple[LoopEvent, ...] = ()
+    power: PowerFigures | None = None
+    max_temperature_c: dict[str, float] = field(default_factory=dict)
+    threads: int = 0
+    file_sha256: str = ""
+    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +226,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """The machine that a figure was measured on."""
+    """The machine that a figure was measured on; ``power_mode`` is the Jetson's, "" elsewhere."""
 
     system: str
     machine: str
@@ -149,15 +236,7 @@ class MachineFacts:
     python: str
     engines: dict[str, str] = field(default_factory=dict)
     board: str = ""
-
-
-@dataclass(frozen=True)
-class LoopEvent:
-    """Something that happened in a camera loop: ``at_s`` seconds after its start."""
-
-    at_s: float
-    kind: str
-    text: str
+    power_mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,6 +286,7 @@ class LoopFigures:
     levels: dict[str, int] = field(default_factory=dict)
     temperature_c: dict[str, float] = field(default_factory=dict)
     peak_rss_mb: float | None = None
+    power: PowerFigures | None = None
     events: tuple[LoopEvent, ...] = ()
     events_seen: int = 0
     ended: str = ""

@@ -77,7 +77,7 @@ class FamilySpec:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    kind: Literal["classification", "detection", "pose"] = field(metadata={"description": "model family"})
+    kind: Literal["classification", "detection", "pose", "embedding"] = field(metadata={"description": "model family"})
     labels: tuple[str, ...] = field(metadata={"min_length": 1, "description": "class names, in output order"})
     background: bool = field(default=False, metadata={"description": "output 0 is a background class without a label"})
     top_k: int = field(default=5, metadata={"ge": 1, "description": "how many classes a result keeps"})

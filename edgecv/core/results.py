@@ -45,6 +45,17 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """What a picture looks like: ``vector`` is `(D,)` float32 of length 1; the cosine of two is their dot product."""
+
+    vector: Floats
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"embedding": [round(float(value), 6) for value in self.vector]}
+
+
+@dataclass(frozen=True)
 class Poses:
     """Keypoints of the persons (or hands, faces, ...) of one picture.
 

@@ -161,7 +161,8 @@ class LoopStatus:
     """A running loop as it is now: what the live page, /metrics and /health show.
 
     ``age_p50_ms`` is from capture to the end of the pipeline. ``level`` names the governor's artifact,
-    "" without a governor. ``flags`` say what holds the machine back (throttled, under-voltage).
+    "" without a governor. ``flags`` say what holds the machine back (throttled, under-voltage). ``power_w`` is in
+    watts by rail; ``total`` is the whole, other rails are parts of it.
     """
 
     state: str  # "starting", "running", "stopped", "failed"

@@ -6,12 +6,13 @@ import difflib
 
 from edgecv.core.protocols import Family
 from edgecv.errors import UsageError
-from edgecv.families import classification, detection, pose
+from edgecv.families import classification, detection, embedding, pose
 
 FAMILIES: dict[str, Family] = {
     "classification": classification,
     "detection": detection,
     "pose": pose,
+    "embedding": embedding,
 }
 
 

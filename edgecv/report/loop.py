@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgecv.core.figures import LoopFigures, Percentiles
 from edgecv.report.html import Child, Html, el, figure
+from edgecv.report.power import power_facts
 from edgecv.report.words import ABSENT, SYMBOLS, clean, count_text, ms_text, seconds_text
 
 __all__ = ["STAGE_HEAD", "loop_facts", "loop_section", "sink_rows", "stage_rows"]
@@ -47,6 +48,12 @@ def loop_facts(loop: LoopFigures) -> list[tuple[str, str]]:
     if loop.temperature_c:
         heat = ", ".join(f"{clean(name)} {value:.0f} °C" for name, value in loop.temperature_c.items())
         facts.append(("highest temperature", heat))
+    held = [event for event in loop.events if event.kind in ("heat", "power")]
+    if held:
+        more = f", then {count_text(len(held) - 1, 'change')}" if len(held) > 1 else ""
+        facts.append(("held back", f"from {seconds_text(held[0].at_s)}: {clean(held[0].text)}{more}"))
+    if loop.power is not None:
+        facts += power_facts(loop.power)
     if loop.peak_rss_mb is not None:
         facts.append(("memory at most", f"{loop.peak_rss_mb:.0f} MB"))
     facts.append(("ended", clean(loop.ended)))

@@ -7,7 +7,9 @@ import re
 from edgecv.report.effects import effects
 from edgecv.report.loop import STAGE_HEAD, loop_facts, sink_rows, stage_rows
 from edgecv.report.outcome import artifact_outcome, grouped, headline, interval_level, reasons, speedup
+from edgecv.report.power import event_lines
 from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.report.soak import SERIES_HEAD, series_rows, soak_facts, soaked
 from edgecv.report.words import (
     ABSENT,
     SYMBOLS,
@@ -49,6 +51,7 @@ def render_markdown(report: Report) -> str:
     parts = [
         "\n".join(head) + "\n",
         _loop(report),
+        _soaks(report),
         _artifacts(report),
         _problems(report),
         _steps(report),
@@ -93,6 +96,17 @@ def _loop(report: Report) -> str:
     return text
 
 
+def _soaks(report: Report) -> str:
+    text = ""
+    for item, soak in soaked(report):
+        text += f"### {escape(item.title)}, soaked\n\n"
+        text += "".join(f"- {escape(name)}: {escape(words)}\n" for name, words in soak_facts(soak)) + "\n"
+        text += "".join(f"- {escape(line)}\n" for line in event_lines(soak.events)) + "\n" if soak.events else ""
+        rows = table(list(SERIES_HEAD), [list(map(escape, row)) for row in series_rows(soak)], right=(1, 2, 3, 4, 5, 6))
+        text += f"<details><summary>The figures over time</summary>\n\n{rows}\n</details>\n\n"
+    return text
+
+
 def _row(report: Report, item: ArtifactFigures) -> list[str]:
     outcome = artifact_outcome(item)
     plain_float = item.role == "float" and outcome == "not-checked"
@@ -132,6 +146,8 @@ def _problems(report: Report) -> str:
     ]
     text = "### What failed, and why\n\n" if report.outcome == "fail" else "### What is undecided\n\n"
     text += "".join(lines) + "\n"
+    events = [line for item in report.artifacts if item.latency for line in event_lines(item.latency.events)]
+    text += "".join(f"- {escape(line)}\n" for line in events) + "\n" if events else ""
     errors: dict[str, list[str]] = {}
     for item in report.artifacts:
         if item.error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgecv.core.figures import DropFigures, Ladder, LoopFigures, Rung
+from edgecv.report.power import soak_sentence
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import clean, count_text, interval_text, ms_text, short, verdict_text
 
@@ -118,6 +119,9 @@ def headline(report: Report) -> str:
     if not made:
         return "The run made no artifact."
     outcomes = [artifact_outcome(item) for item in made]
+    soaks = [item.soak for item in made if item.soak is not None]
+    if report.outcome == "pass" and soaks:
+        return soak_sentence(soaks[0])
     if report.outcome == "pass":
         return _passing(report, made, outcomes)
     found = [reason for reason in reasons(report) if reason.outcome == report.outcome]

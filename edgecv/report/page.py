@@ -14,6 +14,7 @@ from edgecv.report.loop import loop_section
 from edgecv.report.outcome import artifact_outcome, headline, interval_level, optimized, speedup
 from edgecv.report.page_sections import chains, ladders, machine, notes, problems, recipe, section, steps
 from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.report.soak import soak_section, soak_tiles, soaked
 from edgecv.report.words import (
     SYMBOLS,
     TIMES,
@@ -60,11 +61,15 @@ def render_html(report: Report) -> str:
 
 
 def _sections(report: Report) -> list[Child]:
+    soaks = soaked(report)
+    plain = report.loop is None and not soaks
     return [
-        _tiles(report) if report.loop is None else None,
+        _tiles(report) if plain else None,
+        *(soak_tiles(soak) for _, soak in soaks),
         problems(report),
         section("Camera loop", "loop", *loop_section(report.loop)) if report.loop is not None else None,
-        _chart_section(report) if report.loop is None else None,
+        *(section("Under load, over time", f"soak-{n}", *soak_section(soak)) for n, (_, soak) in enumerate(soaks)),
+        _chart_section(report) if plain else None,
         artifact_table(report),
         ladders(report),
         steps(report),

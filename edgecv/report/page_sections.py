@@ -9,6 +9,7 @@ from edgecv.core.figures import Ladder, Rung
 from edgecv.report.effects import Effect, effects
 from edgecv.report.html import Child, Html, el, figure
 from edgecv.report.outcome import Reason, artifact_outcome, artifact_reasons, broken_rung, broken_text
+from edgecv.report.power import event_lines
 from edgecv.report.schema import ArtifactFigures, Report, StepFigures
 from edgecv.report.words import (
     ABSENT,
@@ -59,6 +60,9 @@ def _problem(items: list[ArtifactFigures], found: tuple[Reason, ...]) -> Html:
     for each in found:
         why = el("span", f" ({each.why})", class_="soft") if each.why else None
         rows.append(el("li", el("b", SYMBOLS[each.outcome]), f" {each.what}", why, class_=each.outcome))
+    for item in items:
+        events = event_lines(item.latency.events) if item.latency is not None else []
+        rows += [el("li", line, class_="soft") for line in events]
     error = items[0].error.strip()
     folded = None
     if error:
@@ -237,6 +241,7 @@ def machine(report: Report) -> Html:
     engines = ", ".join(f"{name} {version}" for name, version in facts.engines.items())
     rows = [
         ("Board", facts.board),
+        ("Power mode", facts.power_mode),
         ("Processor", facts.cpu),
         ("Cores", str(facts.cores)),
         ("Memory", f"{facts.memory_mb:,} MB"),

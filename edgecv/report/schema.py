@@ -18,6 +18,7 @@ from edgecv.core.figures import (
     LatencyFigures,
     LoopFigures,
     MachineFacts,
+    SoakFigures,
     Tag,
     Verdict,
 )
@@ -73,6 +74,7 @@ class ArtifactFigures:
     notes: tuple[str, ...] = ()
     failed_step: str = ""
     error: str = ""
+    soak: SoakFigures | None = None
 
 
 @dataclass(frozen=True)

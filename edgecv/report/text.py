@@ -5,7 +5,9 @@ from __future__ import annotations
 from edgecv.core.figures import LoopFigures
 from edgecv.report.loop import STAGE_HEAD, loop_facts, sink_rows, stage_rows
 from edgecv.report.outcome import artifact_outcome, grouped, headline, optimized, reasons, speedup
+from edgecv.report.power import event_lines
 from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.report.soak import soak_facts, soaked
 from edgecv.report.words import (
     ABSENT,
     SYMBOLS,
@@ -32,6 +34,8 @@ def render_text(report: Report, *, color: bool = False) -> str:
     """The report for a terminal: table, what failed, verdict last. ``color`` adds ANSI colours."""
     if report.loop is not None:
         return _loop_text(report, report.loop, color=color)
+    if soaked(report):
+        return _soak_text(report, color=color)
     head = ("target", "engine", "size", "ratio", _metric(report), "drop", "p50 ms", "p95 ms", "faster", "")
     rows = [_row(report, item) for item in report.artifacts]
     lines = table_lines(head, rows, left=(0, 1, 9), widths={0: 24, 1: 17})
@@ -40,6 +44,7 @@ def render_text(report: Report, *, color: bool = False) -> str:
             _paint(line, _outcome(item)) for line, item in zip(lines[2:], report.artifacts, strict=True)
         ]
     found = [f"{SYMBOLS[item.outcome]} {', '.join(targets)}: {item.text}" for targets, item in grouped(reasons(report))]
+    found += [f"  {line}" for item in report.artifacts if item.latency for line in event_lines(item.latency.events)]
     quick = any(item.latency is not None and item.latency.quick for item in report.artifacts)
     foot = [
         f"Times: end to end, batch 1, on {short(clean(report.machine.cpu), 60)}" + ("; quick protocol" if quick else "")
@@ -51,6 +56,22 @@ def render_text(report: Report, *, color: bool = False) -> str:
     details = [_wrap(line) for line in found] + ([""] if found else [])
     last = _wrap(verdict)
     return "\n".join([*body, *details, *foot, "", _paint(last, report.outcome) if color else last]) + "\n"
+
+
+def _soak_text(report: Report, *, color: bool) -> str:
+    lines = []
+    for item, soak in soaked(report):
+        lines += [f"{short(clean(item.title), 64)} ({clean(item.backend)} {clean(item.precision)})", ""]
+        facts = soak_facts(soak)
+        width = max(len(name) for name, _ in facts) + 2
+        lines += [_wrap(f"{name.ljust(width)}{words}") for name, words in facts]
+        lines += ["", *(_wrap(line) for line in event_lines(soak.events))] if soak.events else []
+    notes = [_wrap(clean(note)) for note in report.notes]
+    verdict = _wrap(f"{SYMBOLS[report.outcome]} {report.outcome.upper()}  {headline(report)}")
+    mode = f", power mode {clean(report.machine.power_mode)}" if report.machine.power_mode else ""
+    place = f"On {short(clean(report.machine.board or report.machine.cpu), 60)}{mode}"
+    last = [place, _paint(verdict, report.outcome) if color else verdict]
+    return "\n".join([*lines, *(["", *notes] if notes else []), "", *last]) + "\n"
 
 
 def _loop_text(report: Report, loop: LoopFigures, *, color: bool) -> str:

@@ -43,6 +43,12 @@ TIMES = "\u00d7"
 SYMBOLS: dict[str, str] = {"pass": "✓", "fail": "✗", "inconclusive": "?", "not-checked": ABSENT, "deferred": "◌"}
 """A sign beside each outcome's word, so that colour never carries the meaning alone."""
 
+_BUDGETS = {
+    "size_mb": "size",
+    "size_ratio": "size ratio",
+    "soak.fps.min": "sustained rate",
+    "soak.mj_per_frame": "energy per frame",
+}
 _SHARES = {"top1": "top-1", "top5": "top-5"}
 
 
@@ -184,7 +190,7 @@ def budget_name(verdict: Verdict) -> str:
         return metric_name(parts[1]) + (" drop" if parts[2] == "max_drop" else "")
     if parts[0] == "latency" and len(parts) == 2:
         return parts[1].removesuffix("_ms")
-    return {"size_mb": "size", "size_ratio": "size ratio"}.get(verdict.budget, clean(verdict.budget))
+    return _BUDGETS.get(verdict.budget, clean(verdict.budget))
 
 
 def budget_value(verdict: Verdict) -> str:

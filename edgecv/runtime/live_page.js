@@ -73,7 +73,7 @@ function show(status) {
   stages(status.stages);
   line("fps", status.fps);
   line("heat", hottest);
-  line("power", power.length ? power.reduce((sum, item) => sum + item, 0) : null);
+  line("power", power.length ? Math.max(...power) : null); // the total is the highest; rails are parts of it
   const camera = Object.entries(status.camera).map(([name, count]) => {
     const pair = make("div");
     pair.append(make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, count.toLocaleString("en")));

@@ -24,7 +24,7 @@ from edgecv.core.trace import Trace
 from edgecv.errors import EdgecvError
 from edgecv.runtime.channel import Channel, Closed, Policy
 from edgecv.runtime.profile import Profile
-from edgecv.runtime.second import SecondRunner
+from edgecv.runtime.second import LooksRunner, SecondRunner
 from edgecv.runtime.work import BUFFERS, Level, Work
 
 MAX_FAILURES_IN_A_ROW = 30
@@ -60,6 +60,7 @@ class Parts:
     levels: tuple[Level, ...]
     finished: Sequence[Callable[[FrameResult], None]]
     tracker: Tracker | None = None
+    looks: LooksRunner | None = None
     second: SecondRunner | None = None
     policy: Policy = "every"
     max_age_ms: float | None = None
@@ -242,6 +243,9 @@ class Loop:
                 with work.trace.stage("decode"):
                     real = subject.dequantize(work.outputs)
                     result: Any = subject.decode(real, picture=(image.shape[0], image.shape[1]))
+                if parts.looks is not None and isinstance(result, Detections):
+                    with work.trace.stage("reid"):
+                        result = parts.looks.apply(image, result)
                 if parts.tracker is not None and isinstance(result, Detections):
                     with work.trace.stage("track"):
                         result = parts.tracker.update(result, work.frame.time_s, image)

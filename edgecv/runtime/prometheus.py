@@ -48,7 +48,11 @@ def exposition(status: LoopStatus) -> str:
     add("sink_results_total", "counter", "Results by sink and outcome", sinks)
     heat = (({"zone": zone}, value) for zone, value in status.temperature_c.items())
     add("temperature_celsius", "gauge", "Temperature of a zone", heat)
-    add("power_watts", "gauge", "Power of a rail", (({"rail": rail}, value) for rail, value in status.power_w.items()))
+    rails = (({"rail": rail}, value) for rail, value in status.power_w.items())
+    add("power_watts", "gauge", "Power by rail; total is the whole, the others are parts of it", rails)
+    total_w = status.power_w.get("total")
+    energy = total_w / status.fps if total_w is not None and status.fps > 0 else None
+    add("energy_per_frame_joules", "gauge", "Power over the rate", [({}, energy)])
     add("held_back", "gauge", "1 while the board is throttled or under-powered", [({}, float(bool(status.flags)))])
     return "\n".join(lines) + "\n"
 

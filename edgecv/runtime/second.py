@@ -47,24 +47,11 @@ class SecondRunner:
             if looked >= self.spec.max_objects or not self._wanted(found, int(row)):
                 continue
             looked += 1
-            answers[row] = self._look(image, found.boxes[row])
+            answers[row] = look(self.level, image, found.boxes[row], margin=self.spec.margin)
             if track is not None:
                 self._known[track] = (self._frame, answers[row])
         self._forget()
         return replace(found, second=tuple(answers))
-
-    def _look(self, image: Array, box: Array) -> Any:
-        """The model's answer for one object, in the picture's pixels; None where there is nothing to cut out."""
-        subject = self.level.model.subject
-        height, width = subject.contract.size
-        part = crop(image, box, margin=self.spec.margin, aspect=width / height)
-        if part is None:
-            return None
-        buffer = self.level.buffers[0]
-        self.level.fill.into(part.image, buffer)
-        outputs = subject.dequantize(subject.engine.run([buffer]))
-        size = (part.image.shape[0], part.image.shape[1])
-        return part.to_picture(subject.decode(outputs, picture=size))
 
     def close(self) -> None:
         """Give the engine's memory back."""
@@ -80,6 +67,55 @@ class SecondRunner:
         old = [track for track, (seen, _) in self._known.items() if self._frame - seen > _FORGET_AFTER_FRAMES]
         for track in old:
             del self._known[track]
+
+
+@dataclass(frozen=True)
+class LooksRunner:
+    """Gives objects the embeddings by which a tracker knows them again. Used from one thread.
+
+    At most ``max_objects`` a frame, the best scores first; the others, and those that nothing can be cut out of,
+    get a vector of zeros, which is like nothing.
+    """
+
+    level: Level
+    max_objects: int = 32
+
+    def apply(self, image: Array, found: Detections) -> Detections:
+        """``found`` in ``image`` (uint8 BGR or gray) with ``embeddings`` `(N, D)` float32.
+
+        Raises:
+            EdgecvError: the engine or the decoder failed.
+        """
+        vectors = np.zeros((len(found), int(np.prod(self.level.model.subject.outputs[0].shape))), np.float32)
+        for row in np.argsort(-found.scores, kind="stable")[: self.max_objects]:
+            answer = look(self.level, image, found.boxes[row], margin=1.0, keep_aspect=False)
+            if answer is not None:
+                vectors[row] = answer.vector
+        return replace(found, embeddings=vectors)
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self.level.model.close()
+
+
+def look(level: Level, image: Array, box: Array, *, margin: float, keep_aspect: bool = True) -> Any:
+    """The model's answer for the object in ``box``, in the picture's pixels; None where nothing can be cut out.
+
+    ``keep_aspect`` widens the box to the shape of the model's input first; embeddings are trained on boxes as
+    they are.
+
+    Raises:
+        EdgecvError: the engine or the decoder failed.
+    """
+    subject = level.model.subject
+    height, width = subject.contract.size
+    part = crop(image, box, margin=margin, aspect=width / height if keep_aspect else None)
+    if part is None:
+        return None
+    buffer = level.buffers[0]
+    subject.preprocessor.into(part.image, buffer)
+    outputs = subject.dequantize(subject.engine.run([buffer]))
+    return part.to_picture(subject.decode(outputs, picture=(part.image.shape[0], part.image.shape[1])))
 
 
 def check_classes(spec: SecondStage, labels: tuple[str, ...]) -> None:

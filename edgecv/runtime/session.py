@@ -16,7 +16,7 @@ from edgecv.core.figures import LoopFigures
 from edgecv.core.stream import FrameResult, LoopStatus, Sink, Source, StreamFacts
 from edgecv.core.target import ThermalZone
 from edgecv.errors import EdgecvError, UsageError
-from edgecv.measure.host import Sampler, machine_facts, peak_rss_mb
+from edgecv.measure.host import machine_facts, peak_rss_mb
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.runtime.camera import Camera, Persistence
 from edgecv.runtime.channel import Channel, Closed, Policy
@@ -25,13 +25,14 @@ from edgecv.runtime.governor import Governor
 from edgecv.runtime.live import LiveServer
 from edgecv.runtime.loop import Loop, Parts
 from edgecv.runtime.profile import Profile
-from edgecv.runtime.second import SecondRunner, check_classes
+from edgecv.runtime.second import LooksRunner, SecondRunner, check_classes
 from edgecv.runtime.sinks import Callback
 from edgecv.runtime.sinks import parse as parse_sink
 from edgecv.runtime.sinks.runner import SinkRunner
 from edgecv.runtime.sources import parse as parse_source
 from edgecv.runtime.spec import PipelineSpec
 from edgecv.runtime.timeline import Timeline
+from edgecv.runtime.vitals import Vitals, open_vitals
 from edgecv.runtime.work import Level, load_levels
 
 _WATCH_EVERY_S = 1.0
@@ -53,9 +54,10 @@ class Session:
     levels: tuple[Level, ...]
     loop: Loop
     profile: Profile
-    sampler: Sampler
+    vitals: Vitals
     sinks: list[SinkRunner]
     second: SecondRunner | None = None
+    looks: LooksRunner | None = None
     live: LiveServer | None = None
     governor: Governor | None = None
     timeline: Timeline | None = None
@@ -65,8 +67,6 @@ class Session:
     _watcher: threading.Thread | None = None
     _stopped_s: float | None = None
     _closed: bool = False
-    _flags: tuple[str, ...] = ()
-    _temperature_c: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> None:
         """Warm the engines up and let the first frame in.
@@ -74,7 +74,7 @@ class Session:
         Raises:
             EdgecvError: an engine failed on its first run.
         """
-        self.sampler.sample()
+        self.vitals.start()
         self._watcher = threading.Thread(target=self._watch, name="edgecv-watch", daemon=True)
         self._watcher.start()
         self.loop.start()
@@ -149,8 +149,9 @@ class Session:
             stages=profile.stage_status(),
             camera=self.camera.counts,
             sinks=tuple(sink.status for sink in self.sinks),
-            temperature_c=dict(self._temperature_c),
-            flags=self._flags,
+            temperature_c=dict(self.vitals.temperature_c),
+            power_w=dict(self.vitals.power_w),
+            flags=self.vitals.flags,
             level=self.levels[self.loop.level].name if len(self.levels) > 1 else "",
             error=str(self.error) if self.error is not None else "",
         )
@@ -174,18 +175,19 @@ class Session:
             deadline_ms=self.spec.deadline_ms,
             deadline_misses=counts.misses if self.spec.deadline_ms is not None else None,
             levels=dict(self.loop.level_frames),
-            temperature_c=dict(self.sampler.max_temperature_c),
+            temperature_c=dict(self.vitals.sampler.max_temperature_c),
             peak_rss_mb=peak_rss_mb(),
+            power=self.vitals.power_figures(frames=counts.frames, fps=profile.mean_fps()),
             events=tuple(profile.events),
             events_seen=profile.events_seen,
             ended=self.loop.ended or "the loop did not end",
-            invalid=self.sampler.invalid,
+            invalid=self.vitals.sampler.invalid,
         )
 
     def report(self) -> Report:
         """The run as a report, in the schema of all reports."""
         figures = self.figures()
-        models = [*self.levels, *([self.second.level] if self.second is not None else [])]
+        models = [*self.levels, *(stage.level for stage in (self.looks, self.second) if stage is not None)]
         artifacts = tuple(_artifact(level) for level in models)
         engines = {name: backends.get(name).version() for name in sorted({item.backend for item in artifacts})}
         return Report(
@@ -197,7 +199,7 @@ class Session:
             artifacts=artifacts,
             steps=(),
             seconds=figures.seconds,
-            notes=(*self.notes, *self.sampler.notes),
+            notes=(*self.notes, *self.vitals.sampler.notes),
             loop=figures,
         )
 
@@ -219,8 +221,9 @@ class Session:
             return  # an engine that hangs must not be freed under its own feet
         for level in self.levels:
             level.model.close()
-        if self.second is not None:
-            self.second.close()
+        for stage in (self.looks, self.second):
+            if stage is not None:
+                stage.close()
 
     def __enter__(self) -> "Session":
         return self
@@ -247,10 +250,7 @@ class Session:
         """Look at the machine once a second; change the model where it gets too hot or too slow."""
         spec = self.spec
         while not self._closing.wait(_WATCH_EVERY_S):
-            readings = self.sampler.sample()
-            if readings.flags and readings.flags != self._flags:
-                self.profile.event("heat", "; ".join(readings.flags))
-            self._flags, self._temperature_c = readings.flags, readings.temperature_c
+            readings = self.vitals.look(self.profile.event)
             if self.governor is not None:
                 ages = self.profile.whole.status("whole")
                 latency_ms = None if ages is None else ages.p50_ms
@@ -269,12 +269,12 @@ def open_session(
     sinks: Sequence[tuple[str, Sink, Policy]] = (),
     on_result: Callable[[FrameResult], object] | None = None,
     persistence: Persistence | None = None,
-    sampler: Sampler | None = None,
+    vitals: Vitals | None = None,
 ) -> Session:
     """Load the models, open the camera and the sinks; nothing runs before `Session.start`.
 
     ``source`` makes the camera's source instead of ``spec.camera``; ``on_result`` is called with each result on a
-    thread of its own.
+    thread of its own. ``vitals`` looks at the board (default: at this one).
 
     Raises:
         EdgecvError: something of it cannot be used; what was opened before is closed again.
@@ -289,12 +289,16 @@ def open_session(
         second = _second(spec, levels[0])
         if second is not None:
             opened.append(second.close)
+        looks = _looks(spec)
+        if looks is not None:
+            opened.append(looks.close)
         make = source or (lambda: parse_source(spec.camera, spec.camera_options))
         camera = Camera(make, persistence=persistence, on_event=profile.event)
         facts = camera.open()
         opened.append(camera.close)
         policy = spec.policy_for(live=facts.live)
-        tracker = track.make(spec.track, spec.track_options, fps=facts.fps) if spec.track else None
+        looked = {"appearance": True} if spec.reid else {}
+        tracker = track.make(spec.track, looked | spec.track_options, fps=facts.fps) if spec.track else None
         zones = tuple(ThermalZone(**zone) for zone in levels[0].model.manifest.thermal)
         finished: list[Callable[[FrameResult], None]] = []
         parts = Parts(
@@ -302,6 +306,7 @@ def open_session(
             levels=levels,
             finished=finished,
             tracker=tracker,
+            looks=looks,
             second=second,
             policy=policy,
             max_age_ms=spec.max_age_ms if facts.live else None,
@@ -316,9 +321,10 @@ def open_session(
             levels=levels,
             loop=Loop(parts, profile),
             profile=profile,
-            sampler=sampler or Sampler(zones=zones),
+            vitals=vitals or open_vitals(zones),
             sinks=[],
             second=second,
+            looks=looks,
             governor=_governor(spec, levels, zones),
             timeline=Timeline() if spec.timeline else None,
         )
@@ -338,6 +344,17 @@ def _second(spec: PipelineSpec, first: Level) -> SecondRunner | None:
     (level,) = load_levels((spec.second.artifact,), threads=spec.threads, score=None)
     level.warm_up()
     return SecondRunner(level, spec.second)
+
+
+def _looks(spec: PipelineSpec) -> LooksRunner | None:
+    if not spec.reid:
+        return None
+    (level,) = load_levels((spec.reid,), threads=spec.threads, score=None)
+    if level.kind != "embedding":
+        level.model.close()
+        raise UsageError(f"{spec.reid} is a model for {level.kind}; reid needs one for embedding")
+    level.warm_up()
+    return LooksRunner(level)
 
 
 def _governor(spec: PipelineSpec, levels: tuple[Level, ...], zones: Sequence[ThermalZone]) -> Governor | None:

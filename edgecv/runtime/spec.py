@@ -37,7 +37,9 @@ class PipelineSpec:
     ``detect`` (objects) or ``model`` (any family, the whole picture) is the first stage: a folder, or a
     ladder of folders from the best to the fastest, between which the governor changes. ``policy`` is
     ``latest`` (only the newest frame counts), ``every`` (no frame is left out) or ``auto``: latest for
-    a camera, every for a file. ``max_age_ms`` leaves out frames that are older when their turn comes;
+    a camera, every for a file.
+    ``reid`` is the folder of a model whose embeddings of the objects the tracker compares.
+    ``max_age_ms`` leaves out frames that are older when their turn comes;
     ``deadline_ms`` only counts those that end later. The loop ends after ``frames`` or ``seconds``.
     """
 
@@ -46,6 +48,7 @@ class PipelineSpec:
     model: tuple[str, ...] = ()
     track: str = ""
     track_options: dict[str, Any] = field(default_factory=dict)
+    reid: str = ""
     second: SecondStage | None = None
     camera_options: dict[str, Any] = field(default_factory=dict)
     sinks: tuple[str, ...] = ()
@@ -73,6 +76,10 @@ class PipelineSpec:
             found.append("give either detect (objects, then tracking and a second stage) or model (any family)")
         if self.model and (self.track or self.second):
             found.append("track and a second stage follow detect; with model there are no objects to follow")
+        if self.reid and self.track not in ("botsort", "bytetrack"):
+            found.append(
+                f"reid needs a tracker that compares looks; track is {self.track!r}, allowed are botsort and bytetrack"
+            )
         if self.pipeline != 1:
             found.append(f"pipeline is {self.pipeline}; this edgecv reads version 1")
         bounds: tuple[tuple[str, float | None, float], ...] = (
@@ -146,6 +153,7 @@ def _relative_to(spec: PipelineSpec, base: Path) -> PipelineSpec:
         detect=tuple(map(place, spec.detect)),
         model=tuple(map(place, spec.model)),
         second=second,
+        reid=place(spec.reid),
         report=place(spec.report),
         timeline=place(spec.timeline),
     )

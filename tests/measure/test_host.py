@@ -10,16 +10,11 @@ from pathlib import Path
 import pytest
 
 from edgecv.core.target import ThermalZone
-from edgecv.measure.host import Sampler, machine_facts, peak_rss_mb, read_machine
+from edgecv.measure.host import MAX_EVENTS, Sampler, machine_facts, peak_rss_mb
+from edgecv.measure.sensors import read_machine
+from tests.measure.boards import THROTTLED, orin_nano, tools, write
 
 MEMINFO = "MemTotal:        8000000 kB\nMemFree:  1 kB\n"
-
-
-def write(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
 
 
 def sampler(root: Path, *zones: ThermalZone, load: float = 0.0) -> Sampler:
@@ -67,6 +62,12 @@ def test_facts_of_a_board(board: Path) -> None:
     assert facts.cores >= 1
     assert facts.python == platform.python_version()
     assert facts.machine == platform.machine()
+    assert facts.power_mode == ""
+
+
+def test_facts_of_a_jetson_name_its_power_mode(tmp_path: Path) -> None:
+    orin_nano(tmp_path)
+    assert machine_facts({}, root=tmp_path).power_mode == "7W"
 
 
 def test_facts_of_a_pc(tmp_path: Path) -> None:
@@ -104,7 +105,13 @@ def test_readings(board: Path) -> None:
     found = read_machine(board)
     assert found.temperature_c == {"cpu-thermal": 51.5}
     assert found.clock_mhz == {"cpu0": 2400.0, "cpu1": 1500.0}
-    assert found.counters == {"rpi_volt under-voltage alarm": 0}
+    assert found.counters == {
+        "rpi_volt under-voltage alarm": 0,
+        "Raspberry Pi firmware: under-voltage": 1,
+        "Raspberry Pi firmware: the processor's clock was capped": 0,
+        "Raspberry Pi firmware: throttled": 1,
+        "Raspberry Pi firmware: the soft temperature limit was reached": 0,
+    }
     assert found.flags == ()  # a running fan and troubles before this measurement do not count
 
 
@@ -205,3 +212,46 @@ def test_this_machine_can_be_sampled() -> None:
     watch = Sampler()
     watch.sample()
     assert isinstance(watch.invalid, str)
+
+
+def test_events_have_their_time_and_their_end(board: Path) -> None:
+    now = [100.0]
+    watch = Sampler(root=board, load_average=lambda: (0.0, 0.0, 0.0), clock=lambda: now[0])
+    for second, word in enumerate(("50000", "50000", "50005", "50004", "50000")):
+        now[0] = 100.0 + second
+        write(board, {THROTTLED: word})
+        watch.sample()
+    told = [(event.at_s, event.kind, event.text.removeprefix("Raspberry Pi firmware: ")) for event in watch.events]
+    assert told == [
+        (2.0, "under-voltage", "under-voltage"),
+        (2.0, "throttled", "throttled"),
+        (3.0, "over", "under-voltage"),
+        (4.0, "over", "throttled"),
+    ]
+
+
+def test_a_drop_between_two_looks_is_found_in_the_firmware_record(board: Path) -> None:
+    write(board, {THROTTLED: "0"})
+    watch = sampler(board)
+    watch.sample()
+    write(board, {THROTTLED: "10000"})  # it happened, and it is over
+    assert watch.sample().flags == ("Raspberry Pi firmware: under-voltage",)
+    assert watch.sample().flags == ()
+    assert watch.invalid == "Raspberry Pi firmware: under-voltage"
+    assert [event.kind for event in watch.events] == ["under-voltage", "over"]
+
+
+def test_events_are_bounded(board: Path) -> None:
+    watch = sampler(board)
+    for look in range(2 * MAX_EVENTS):
+        write(board, {THROTTLED: "4" if look % 2 else "0"})
+        watch.sample()
+    assert len(watch.events) == MAX_EVENTS
+
+
+def test_a_board_without_sysfs_files_is_asked_by_its_own_program(tmp_path: Path) -> None:
+    word = "throttled=0x50005"
+    asked = tools({("vcgencmd", "get_throttled"): word, ("vcgencmd", "measure_temp"): "temp=51.5'C"})
+    watch = Sampler(root=tmp_path, tools=asked, load_average=lambda: (0.0, 0.0, 0.0))
+    assert watch.sample().temperature_c == {"vcgencmd": 51.5}
+    assert watch.invalid == "Raspberry Pi firmware: under-voltage; Raspberry Pi firmware: throttled"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgecv.errors import UsageError
-from edgecv.measure import latency
 from edgecv.measure.latency import FULL, QUICK, SMOKE, LatencyPlan, Timer, measure_latency, percentiles
 from edgecv.measure.subject import Subject
+from edgecv.vision.preprocessor import Preprocessor
 
 IMAGES = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in (10, 200)]
 TICK = 2.0**-20  # about a microsecond, exact in binary
@@ -74,16 +74,16 @@ def test_every_stage_lands_where_it_belongs(classifier: Subject, clock: Clock, m
     """Each stage is slowed by its own amount; the three sums must show it."""
 
     def slow(name: str, seconds: float) -> None:
-        real = getattr(latency, name)
+        real = getattr(Preprocessor, name)
 
         def slowed(*arguments: object) -> object:
             clock.now_s += seconds
             return real(*arguments)
 
-        monkeypatch.setattr(latency, name, slowed)
+        monkeypatch.setattr(Preprocessor, name, slowed)
 
-    slow("fit_image", 0.001)
-    slow("fill_input", 0.002)
+    slow("fit", 0.001)
+    slow("fill", 0.002)
     real_dequantize, real_decode = Subject.dequantize, Subject.decode
 
     def dequantize(self: Subject, stored: list[np.ndarray]) -> list[np.ndarray]:
@@ -207,13 +207,13 @@ def test_throttling_makes_it_invalid(classifier: Subject, clock: Clock) -> None:
 
 def test_pictures_are_used_in_turn(classifier: Subject, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = latency.fit_image
+    real = Preprocessor.fit
 
-    def spy(image: np.ndarray, contract: object) -> np.ndarray:
+    def spy(self: Preprocessor, image: np.ndarray) -> object:
         seen.append(int(image[0, 0, 0]))
-        return real(image, contract)  # type: ignore[arg-type]
+        return real(self, image)
 
-    monkeypatch.setattr(latency, "fit_image", spy)
+    monkeypatch.setattr(Preprocessor, "fit", spy)
     measure_latency(classifier, IMAGES, plan=PLAN, timer=scripted(classifier, clock, 0.05), fps=None)
     assert seen[:6] == [10, 200, 10, 200, 10, 200]
 

@@ -233,7 +233,15 @@ def many() -> Report:
     return report_of(tuple(made))
 
 
-@pytest.fixture(params=["passing", "failing", "inconclusive", "hostile", "empty", "many"])
+@pytest.fixture
+def soaked() -> Report:
+    """Ten minutes under load on a board that throttles."""
+    from tests.report.test_soak import report
+
+    return report()
+
+
+@pytest.fixture(params=["passing", "failing", "inconclusive", "hostile", "empty", "many", "soaked"])
 def any_report(request: pytest.FixtureRequest) -> Report:
     report: Report = request.getfixturevalue(request.param)
     return report

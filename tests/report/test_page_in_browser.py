@@ -158,9 +158,27 @@ def test_labels_of_the_chart_do_not_cover_each_other(show: Any, passing: Report)
     assert covered == 0
 
 
+@pytest.mark.parametrize(("width", "kind"), [(390, "narrow"), (1280, "wide")])
+def test_charts_over_time_show_one_size_and_cut_no_text_off(show: Any, soaked: Report, width: int, kind: str) -> None:
+    page = show(soaked, width=width)
+    shown = page.execute_script(
+        """const chart = [...document.querySelectorAll('svg.chart')].filter(e => e.getBoundingClientRect().width > 0);
+        const box = chart[0].getBoundingClientRect();
+        const outside = [...chart[0].querySelectorAll('text')].filter(e => {
+          const b = e.getBoundingClientRect();
+          return b.left < box.left - 1 || b.right > box.right + 1 || b.top < box.top - 1 || b.bottom > box.bottom + 1;
+        }).map(e => e.textContent);
+        return [chart.length, chart[0].getAttribute('class'), outside];"""
+    )
+    assert shown == [1, f"chart chart-{kind}", []]
+    found = figures(page)
+    assert (found["sustained_fps"], found["throttled_s"], found["mj_per_frame"]) == ("21.5", "193.0", "214.0")
+
+
+@pytest.mark.parametrize("name", ["failing", "soaked"])
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_has_enough_contrast(show: Any, failing: Report, dark: bool) -> None:
-    page = show(failing, dark=dark)
+def test_text_has_enough_contrast(show: Any, request: pytest.FixtureRequest, name: str, dark: bool) -> None:
+    page = show(request.getfixturevalue(name), dark=dark)
     low = page.execute_script(
         """const light = c => {
           const [r, g, b] = c.match(/[0-9.]+/g).map(v => v / 255)
