@@ -64,7 +64,7 @@ def test_it_runs_the_demo_model(board: str, root: Path, tmp_path: Path) -> None:
         "cv2.imwrite(sys.argv[1], p)"
     )
     subprocess.run([board, "-c", code, str(tmp_path / "green.png")], check=True)
-    edgecv = [board, "-m", "edgecv.cli"]
+    edgecv = [board, "-m", "edgecv"]
     artifact = str(tmp_path / "artifact")
     words = ["import", str(tmp_path / "colours.onnx"), "--out", artifact, "--labels", str(tmp_path / "labels.txt")]
     subprocess.run([*edgecv, *words, "--size", "8", "8"], check=True, cwd=tmp_path)
@@ -82,7 +82,7 @@ def test_it_runs_the_demo_model(board: str, root: Path, tmp_path: Path) -> None:
 
 def test_the_camera_loop_runs_there(board: str, tmp_path: Path) -> None:
     words = ["run", "--demo", "--frames", "600", "--quiet", "--report", str(tmp_path / "out")]
-    done = subprocess.run([board, "-m", "edgecv.cli", *words], check=True, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([board, "-m", "edgecv", *words], check=True, capture_output=True, text=True, cwd=tmp_path)
     score = next(line for line in done.stdout.splitlines() if line.startswith("MOTA"))
     assert float(score.split()[1]) >= 0.95
     assert (tmp_path / "out" / "report.html").is_file()

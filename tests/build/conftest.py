@@ -42,7 +42,7 @@ class DigitsRun:
 def command(recipe: Path, out: Path, cache: Path, *more: str) -> list[str]:
     """`edgecv optimize` with the short settings."""
     sets = [word for item in SHORT for word in ("--set", item)]
-    words = [sys.executable, "-m", "edgecv.cli", "optimize", str(recipe), "--out", str(out), "--cache", str(cache)]
+    words = [sys.executable, "-m", "edgecv", "optimize", str(recipe), "--out", str(out), "--cache", str(cache)]
     return [*words, *sets, *more]
 
 

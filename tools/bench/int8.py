@@ -71,7 +71,7 @@ def built(case: Case, folder: Path, *, int8: bool) -> Path:
         "overrides=[]",
         *case.sets,
     ]
-    command = [sys.executable, "-m", "edgecv.cli", "optimize", str(case.recipe), "--out", str(out)]
+    command = [sys.executable, "-m", "edgecv", "optimize", str(case.recipe), "--out", str(out)]
     command += ["--cache", str(folder / "cache")]
     for item in sets:
         command += ["--set", item]

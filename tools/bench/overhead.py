@@ -54,7 +54,7 @@ def cpu_of(command: list[str], *, repeat: int = 9) -> float:
 
 def edgecv(*arguments: str) -> list[str]:
     """The command line of edgecv in this environment."""
-    return [sys.executable, "-m", "edgecv.cli", *arguments]
+    return [sys.executable, "-m", "edgecv", *arguments]
 
 
 def run_figures(folder: Path) -> tuple[float, float, float]:

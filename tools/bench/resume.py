@@ -21,7 +21,7 @@ RECIPE = ROOT / "recipes" / "classification" / "digits.yaml"
 
 def command(folder: Path) -> list[str]:
     """The demo with short measuring, into ``folder``."""
-    words = [sys.executable, "-m", "edgecv.cli", "optimize", str(RECIPE), "--set", "measure.protocol=smoke"]
+    words = [sys.executable, "-m", "edgecv", "optimize", str(RECIPE), "--set", "measure.protocol=smoke"]
     return [*words, "--out", str(folder / "out"), "--cache", str(folder / "cache")]
 
 
