@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecv.core.results import Detections
 from edgecv.core.tensor import Array
-from edgecv.track.assign import match
-from edgecv.track.kalman import XYAH, XYWH, BoxModel, States
+from edgecv.track.assign import match_pairs
+from edgecv.track.kalman import MODELS, States
 from edgecv.track.motion import CameraMotion
-from edgecv.track.steps import Floats64, Ints, StepClock, answer, usable
-from edgecv.vision.boxes import iou
+from edgecv.track.overlap import Pairs, pairs_above
+from edgecv.track.steps import Floats64, Ints, Measured, StepClock, answer, measured
 
-_TRACKED, _LOST = 0, 1
+Mask = npt.NDArray[np.bool_]
 _SECOND_THRESH, _UNCONFIRMED_THRESH, _SAME_TRACK = 0.5, 0.7, 0.15
 
 
@@ -29,6 +30,10 @@ class ByteTrackOptions:
     Detections from ``track_high_thresh`` on are sure, those from ``track_low_thresh`` on unsure; a new track
     needs ``new_track_thresh``. ``match_thresh`` is the highest cost of a sure pair, with the score fused in
     (``fuse_score``). A lost track is kept for ``track_buffer`` frames at the nominal rate ``fps``.
+    ``boxes`` are given back ``filtered``, as in the paper, or as ``observed``. ``model`` is what the filter
+    sees of a box: centre, aspect and height (xyah), centre and size (xywh), or corners (xyxy).
+    A new track is predicted from the start on; without ``predict_new`` only once it is confirmed, as in the
+    paper's code.
     ``appearance`` uses `Detections.embeddings`: a pair may also match by cosine distance up to
     ``appearance_thresh`` where the boxes' cost is at most ``proximity_thresh``.
     """
@@ -40,7 +45,9 @@ class ByteTrackOptions:
     track_buffer: int = 30
     fuse_score: bool = True
     fps: float = 30.0
-    model: Literal["xyah", "xywh"] = "xyah"
+    model: Literal["xyah", "xywh", "xyxy"] = "xyah"
+    boxes: Literal["filtered", "observed"] = "filtered"
+    predict_new: bool = True
     camera_motion: bool = False
     appearance: bool = False
     proximity_thresh: float = 0.5
@@ -53,14 +60,19 @@ class ByteTrack:
 
     def __init__(self, options: ByteTrackOptions | None = None) -> None:
         self._options = options or ByteTrackOptions()
-        self._model: BoxModel = XYAH if self._options.model == "xyah" else XYWH
+        self._model = MODELS[self._options.model]
+        # Overlaps below which no pair can be matched in any step; a score is at most 1.
+        highest = max(self._options.match_thresh, _SECOND_THRESH, _UNCONFIRMED_THRESH)
+        proximity = self._options.proximity_thresh
+        self._least = 1.0 - highest
+        self._least_with_looks = min(self._least, 1.0 - proximity) if proximity < 1.0 else -1.0
         self.reset()
 
     def reset(self) -> None:
         """See `edgecv.core.stream.Tracker.reset`."""
         self._states = States.empty()
         self._ids: Ints = np.zeros(0, np.int64)  # 0 until the track is confirmed
-        self._state: Ints = np.zeros(0, np.int64)
+        self._lost: Mask = np.zeros(0, dtype=bool)
         self._born: Floats64 = np.zeros(0)
         self._seen: Floats64 = np.zeros(0)
         self._looks: Floats64 | None = None
@@ -76,95 +88,101 @@ class ByteTrack:
         self._frames += 1
         if self._motion is not None and image is not None:
             self._states.warp(self._motion.update(image), self._model)
-        self._predict(steps)
-        rows = usable(detections)
-        scores = detections.scores[rows].astype(np.float64)
-        boxes = detections.boxes[rows].astype(np.float64)
-        looks = _unit(detections.embeddings[rows]) if options.appearance and detections.embeddings is not None else None
-        sure = np.flatnonzero(scores >= options.track_high_thresh)
-        unsure = np.flatnonzero((scores >= options.track_low_thresh) & (scores < options.track_high_thresh))
-        predicted = self._states.boxes(self._model)
-        owner = np.full(len(rows), -1, dtype=np.int64)
+        self._states.hold_size(self._model, self._lost)
+        confirmed = self._ids > 0
+        self._states.predict(self._model, steps if options.predict_new else np.where(confirmed, steps, 0.0))
+        given = measured(detections, min(options.track_low_thresh, options.track_high_thresh))
+        looks = None
+        if options.appearance and detections.embeddings is not None:
+            looks = _unit(detections.embeddings[given.rows])
+        sure = given.scores >= options.track_high_thresh
+        found, used = self._associate(given, sure, confirmed, looks)
 
-        confirmed = np.flatnonzero(self._ids > 0)
-        found = self._pair(confirmed, sure, predicted, boxes, scores, looks, limit=options.match_thresh)
-        owner[found[1]] = found[0]
-        left = np.setdiff1d(confirmed, found[0])
-        tracked = left[self._state[left] == _TRACKED]
-        second = self._pair(tracked, unsure, predicted, boxes, None, None, limit=_SECOND_THRESH)
-        owner[second[1]] = second[0]
-        lost = np.setdiff1d(tracked, second[0])
-
-        free = sure[owner[sure] < 0]
-        unconfirmed = np.flatnonzero(self._ids == 0)
-        third = self._pair(unconfirmed, free, predicted, boxes, scores, looks, limit=_UNCONFIRMED_THRESH)
-        owner[third[1]] = third[0]
-        gone = np.setdiff1d(unconfirmed, third[0])
-
-        taken = np.flatnonzero(owner >= 0)
-        self._correct(owner[taken], boxes[taken], None if looks is None else looks[taken])
-        self._state[lost] = _LOST
-        self._name(third[0])
-        fresh = sure[(owner[sure] < 0) & (scores[sure] >= options.new_track_thresh)]
-        owner[fresh] = self._add(boxes[fresh], None if looks is None else looks[fresh])
-        kept = self._survivors(gone)
-        ids = np.zeros(len(rows), dtype=np.int64)
-        taken = np.flatnonzero(owner >= 0)
-        ids[taken] = np.where(kept[owner[taken]], self._ids[owner[taken]], 0)
-        shown = np.flatnonzero(ids > 0)
-        filtered = self._states.boxes(self._model)[owner[shown]]
+        if len(given.rows):
+            self._correct(found, given.boxes, looks)
+        hit = found >= 0
+        self._lost = confirmed & ~hit
+        self._seen[hit] = self._now
+        if not confirmed.all():
+            self._name((hit & ~confirmed).nonzero()[0])
+        kept = hit | (confirmed & (self._now - self._seen <= options.track_buffer))
+        boxes, shown = self._states.boxes(self._model), hit.nonzero()[0]
+        doubles = self._doubles(shown, (kept & self._lost).nonzero()[0], boxes)
+        if len(doubles):
+            kept[doubles] = False
+            shown = shown[kept[shown]]
+        rows, ids, boxes = found[shown], self._ids[shown], boxes.take(shown, axis=1)
         self._keep(kept)
-        return answer(detections, rows[shown], ids[shown], filtered)
+        fresh = (sure & ~used & (given.scores >= options.new_track_thresh)).nonzero()[0]
+        if len(fresh):
+            self._add(given.boxes.take(fresh, axis=1), None if looks is None else looks[fresh])
+            if self._frames == 1:
+                rows, ids, boxes = fresh, self._ids, self._states.boxes(self._model)
+        return answer(detections, given.rows[rows], ids, boxes if options.boxes == "filtered" else None)
 
-    def _predict(self, steps: float) -> None:
-        # A lost box must not go on growing or shrinking.
-        self._states.velocity[self._state == _LOST, 3] = 0.0
-        self._states.predict(self._model, steps)
+    def _associate(self, given: Measured, sure: Mask, confirmed: Mask, looks: Floats64 | None) -> tuple[Ints, Mask]:
+        """The detection of each track, -1 without one, and which detections are used up."""
+        options = self._options
+        found, used = np.repeat(-1, len(self._ids)), np.zeros(len(given.rows), dtype=bool)
+        least = self._least if looks is None else self._least_with_looks
+        pairs = pairs_above(self._states.boxes(self._model), given.boxes, least)
+        if not len(pairs.rows):
+            return found, used
+        plain = 1.0 - pairs.overlap
+        cost = self._cost(pairs, plain, given, looks)
+        of_confirmed, of_sure = confirmed[pairs.rows], sure[pairs.columns]
 
-    def _pair(
-        self,
-        tracks: Ints,
-        found: Ints,
-        predicted: Floats64,
-        boxes: Floats64,
-        scores: Floats64 | None,
-        looks: Floats64 | None,
-        *,
-        limit: float,
-    ) -> tuple[Ints, Ints]:
-        """Pairs of ``tracks`` and detections ``found`` at a cost below ``limit``: track rows, detection rows."""
-        if not len(tracks) or not len(found):
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        overlap = iou(predicted[tracks], boxes[found]).astype(np.float64)
-        cost = 1.0 - (overlap * scores[found] if scores is not None and self._options.fuse_score else overlap)
+        def take(chosen: Mask, costs: Floats64, limit: float) -> None:
+            chosen &= costs < limit
+            places = chosen.nonzero()[0]
+            if len(places):
+                best = match_pairs(pairs.rows[places], pairs.columns[places], limit - costs[places])
+                rows, columns = pairs.rows[places[best]], pairs.columns[places[best]]
+                found[rows] = columns
+                used[columns] = True
+
+        take(of_confirmed & of_sure, cost, options.match_thresh)
+        if not of_sure.all():
+            waiting = (found < 0) & confirmed & ~self._lost
+            take(waiting[pairs.rows] & ~of_sure, plain, _SECOND_THRESH)
+        if not of_confirmed.all():
+            take(of_sure & ~of_confirmed & ~used[pairs.columns], cost, _UNCONFIRMED_THRESH)
+        return found, used
+
+    def _cost(self, pairs: Pairs, plain: Floats64, given: Measured, looks: Floats64 | None) -> Floats64:
+        """The cost of each pair in the steps for sure detections."""
+        options = self._options
+        cost = 1.0 - pairs.overlap * given.scores[pairs.columns] if options.fuse_score else plain
+        if looks is None or self._looks is None:
+            return cost
+        alike = np.einsum("kd,kd->k", self._looks[pairs.rows], looks[pairs.columns])
+        distance = np.maximum(0.0, 1.0 - alike) / 2.0
+        distance[(distance > options.appearance_thresh) | (plain > options.proximity_thresh)] = 1.0
+        best: Floats64 = np.minimum(cost, distance)
+        return best
+
+    def _correct(self, found: Ints, boxes: Floats64, looks: Floats64 | None) -> None:
+        self._states.update(self._model, boxes, found)
         if looks is not None and self._looks is not None:
-            distance = np.maximum(0.0, 1.0 - self._looks[tracks] @ looks[found].T) / 2.0
-            distance[
-                (distance > self._options.appearance_thresh) | (1.0 - overlap > self._options.proximity_thresh)
-            ] = 1
-            cost = np.minimum(cost, distance)
-        one, other = match(limit - cost)
-        return tracks[one], found[other]
-
-    def _correct(self, tracks: Ints, boxes: Floats64, looks: Floats64 | None) -> None:
-        self._states.update(self._model, tracks, boxes)
-        self._state[tracks] = _TRACKED
-        self._seen[tracks] = self._now
-        if looks is not None and self._looks is not None:
-            share = self._options.smoothing
-            self._looks[tracks] = _unit(share * self._looks[tracks] + (1 - share) * looks)
+            tracks, share = (found >= 0).nonzero()[0], self._options.smoothing
+            self._looks[tracks] = _unit(share * self._looks[tracks] + (1 - share) * looks[found[tracks]])
 
     def _name(self, tracks: Ints) -> None:
-        """A track that is seen a second time gets its id."""
-        self._ids[tracks] = np.arange(self._next_id, self._next_id + len(tracks))
-        self._next_id += len(tracks)
+        """Tracks that are seen a second time get their ids."""
+        if len(tracks):
+            self._ids[tracks] = self._new_ids(len(tracks))
 
-    def _add(self, boxes: Floats64, looks: Floats64 | None) -> Ints:
-        """New tracks; their rows. Only those of the first frame are confirmed at once."""
-        count, first = len(boxes), len(self._ids)
-        self._states = self._states.joined(States.of(self._model, boxes))
-        self._ids = np.concatenate([self._ids, np.zeros(count, np.int64)])
-        self._state = np.concatenate([self._state, np.full(count, _TRACKED)])
+    def _new_ids(self, count: int) -> Ints:
+        self._next_id += count
+        return np.arange(self._next_id - count, self._next_id)
+
+    def _add(self, boxes: Floats64, looks: Floats64 | None) -> None:
+        """New tracks. Only those of the first frame are confirmed at once, the others when seen again."""
+        count, first = boxes.shape[1], len(self._ids)
+        self._states.add(States.of(self._model, boxes))
+        ids = self._new_ids(count) if self._frames == 1 else np.zeros(count, np.int64)
+        self._ids = np.concatenate([self._ids, ids])
+        self._lost = np.concatenate([self._lost, np.zeros(count, dtype=bool)])
         self._born = np.concatenate([self._born, np.full(count, self._now)])
         self._seen = np.concatenate([self._seen, np.full(count, self._now)])
         if looks is None and self._looks is not None:
@@ -172,31 +190,25 @@ class ByteTrack:
         if looks is not None:
             known = np.zeros((first, looks.shape[1])) if self._looks is None else self._looks
             self._looks = np.concatenate([known, looks])
-        rows = np.arange(first, first + count)
-        if self._frames == 1:
-            self._name(rows)
-        return rows
 
-    def _survivors(self, gone: Ints) -> Array:
-        """Mask of the tracks that go on: not unconfirmed and missed, not lost for too long, no second of another."""
-        kept = np.ones(len(self._ids), dtype=bool)
-        kept[gone] = False
-        kept &= (self._state == _TRACKED) | (self._now - self._seen <= self._options.track_buffer)
-        tracked = np.flatnonzero(kept & (self._state == _TRACKED) & (self._ids > 0))
-        lost = np.flatnonzero(kept & (self._state == _LOST))
-        if len(tracked) and len(lost):
-            boxes = self._states.boxes(self._model)
-            ages = self._seen - self._born
-            for one, other in zip(*np.nonzero(iou(boxes[tracked], boxes[lost]) > 1 - _SAME_TRACK), strict=True):
-                older = ages[tracked[one]] > ages[lost[other]]
-                kept[lost[other] if older else tracked[one]] = False
-        return kept
+    def _doubles(self, tracked: Ints, lost: Ints, boxes: Floats64) -> Ints:
+        """Of each tracked and lost track that lie on each other the younger one."""
+        if not len(lost):
+            return lost
+        pairs = pairs_above(boxes.take(lost, axis=1), boxes.take(tracked, axis=1), 1 - _SAME_TRACK)
+        if not len(pairs.rows):
+            return pairs.rows
+        pairs = pairs.of(pairs.overlap > 1 - _SAME_TRACK)
+        one, other = tracked[pairs.columns], lost[pairs.rows]
+        ages = self._seen - self._born
+        return np.where(ages[one] > ages[other], other, one)
 
-    def _keep(self, kept: Array) -> None:
-        if kept.all():
+    def _keep(self, stays: Mask) -> None:
+        kept = stays.nonzero()[0]
+        if len(kept) == len(stays):
             return
-        self._states = self._states.keep(kept)
-        self._ids, self._state = self._ids[kept], self._state[kept]
+        self._states.keep(kept)
+        self._ids, self._lost = self._ids[kept], self._lost[kept]
         self._born, self._seen = self._born[kept], self._seen[kept]
         if self._looks is not None:
             self._looks = self._looks[kept]

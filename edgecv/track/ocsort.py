@@ -8,23 +8,28 @@ run anew along the straight line between the two observations (ORU).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from edgecv.core.results import Detections
 from edgecv.core.tensor import Array
-from edgecv.track.assign import match
-from edgecv.track.kalman import XYSR, States
+from edgecv.track.assign import match_pairs
+from edgecv.track.kalman import XYSR, States, moved_boxes
 from edgecv.track.motion import CameraMotion
-from edgecv.track.steps import Floats64, Ints, StepClock, answer, usable
-from edgecv.vision.boxes import iou
+from edgecv.track.overlap import Pairs, pairs_above
+from edgecv.track.steps import Floats64, Ints, Measured, StepClock, answer, measured
+
+_LEAST_WORTH = 1e-6
+"""What a possible pair is worth at least, however wrong its direction."""
 
 
 @dataclass(frozen=True)
 class OcSortOptions:
     """The paper's parameters. ``delta_t`` frames back an observation gives the direction, ``inertia`` is its weight.
 
-    With ``use_byte`` detections between ``low_thresh`` and ``det_thresh`` get a second chance.
+    With ``use_byte`` detections between ``low_thresh`` and ``det_thresh`` get a second chance. ``boxes`` are given back
+    as ``observed``, as in the paper, or ``filtered``.
     """
 
     det_thresh: float = 0.5
@@ -35,6 +40,7 @@ class OcSortOptions:
     inertia: float = 0.2
     use_byte: bool = False
     low_thresh: float = 0.1
+    boxes: Literal["observed", "filtered"] = "observed"
     fps: float = 30.0
     camera_motion: bool = False
 
@@ -48,14 +54,19 @@ class OcSort:
 
     def reset(self) -> None:
         """See `edgecv.core.stream.Tracker.reset`."""
-        self._states = self._saved = States.empty()
+        slots = self._options.delta_t + 1
+        self._states, self._saved = States.empty(), States.empty()  # saved: as they were when last seen
         self._ids: Ints = np.zeros(0, np.int64)
         self._missed: Floats64 = np.zeros(0)
         self._streak: Ints = np.zeros(0, np.int64)
-        # Observations of the last frames, newest first; NaN where there was none.
-        self._recent: Floats64 = np.zeros((0, self._options.delta_t + 1, 4))
-        self._last: Floats64 = np.zeros((0, 4))
-        self._direction: Floats64 = np.zeros((0, 2))
+        # Observations of the last frames, frame n in slot n % slots, and whether there was one.
+        self._recent: Floats64 = np.zeros((slots, 4, 0))
+        self._known = np.zeros((slots, 0), dtype=bool)
+        self._last: Floats64 = np.zeros((4, 0))
+        self._direction: Floats64 = np.zeros((2, 0))
+        self._new = np.zeros(
+            0, dtype=bool
+        )  # not seen again yet; as in the paper's code the way there gives no direction
         self._next_id, self._frames = 1, 0
         self._clock = StepClock(self._options.fps)
         self._motion = CameraMotion() if self._options.camera_motion else None
@@ -66,137 +77,152 @@ class OcSort:
         steps = self._clock.steps(captured_s)
         self._frames += 1
         self._predict(steps, image)
-        rows = usable(detections)
-        scores = detections.scores[rows].astype(np.float64)
-        boxes = detections.boxes[rows].astype(np.float64)
-        sure = np.flatnonzero(scores >= options.det_thresh)
-        owner = np.full(len(rows), -1, dtype=np.int64)
-        predicted = self._states.boxes(XYSR)
-        overlap = iou(predicted, boxes[sure]).astype(np.float64)
-        bonus = self._agreement(boxes[sure]) * scores[sure] * options.inertia
-        one, other = match(np.where(overlap >= options.iou_threshold, overlap + np.maximum(bonus, -overlap + 1e-6), 0))
-        owner[sure[other]] = one
-        left = np.setdiff1d(np.arange(len(self._ids)), one)
-        if options.use_byte:
-            unsure = np.flatnonzero((scores >= options.low_thresh) & (scores < options.det_thresh))
-            left = self._again(left, unsure, predicted, boxes, owner)
-        self._again(left, sure[owner[sure] < 0], self._last, boxes, owner)
+        lowest = min(options.low_thresh, options.det_thresh) if options.use_byte else options.det_thresh
+        given = measured(detections, lowest)
+        sure = given.scores >= options.det_thresh
+        earlier = self._earlier()
+        found, used = self._associate(given, sure, earlier)
 
-        taken = np.flatnonzero(owner >= 0)
         self._streak[self._missed > steps] = 0
-        self._correct(owner[taken], boxes[taken], steps)
-        fresh = sure[owner[sure] < 0]
-        owner[fresh] = np.arange(len(self._ids), len(self._ids) + len(fresh))
-        self._add(boxes[fresh])
-        ids = np.where(owner >= 0, np.append(self._ids, 0)[owner], 0)
-        young = np.append(self._streak, 0)[owner] < options.min_hits
-        shown = np.flatnonzero((owner >= 0) & ~(young & (self._frames > options.min_hits)))
-        self._keep(self._missed <= options.max_age)
-        return answer(detections, rows[shown], ids[shown])
+        if len(given.rows):
+            self._correct(found, given.boxes, earlier, steps)
+        kept = self._missed <= options.max_age
+        if not kept.all():
+            found = found[kept]
+            self._keep(kept.nonzero()[0])
+        fresh = (sure & ~used).nonzero()[0]
+        if len(fresh):
+            found = np.concatenate([found, fresh])
+            self._add(given.boxes.take(fresh, axis=1))
+        shown = found >= 0
+        if self._frames > options.min_hits:
+            shown &= self._streak >= options.min_hits
+        boxes = self._states.boxes(XYSR)[:, shown] if options.boxes == "filtered" else None
+        return answer(detections, given.rows[found[shown]], self._ids[shown], boxes)
 
     def _predict(self, steps: float, image: Array | None) -> None:
         if self._motion is not None and image is not None:
             affine = self._motion.update(image)
             self._states.warp(affine, XYSR)
-            self._last = _moved(self._last, affine)
-        # A shrinking area must not become negative.
-        self._states.velocity[self._states.position[:, 2] + steps * self._states.velocity[:, 2] <= 0, 2] = 0.0
+            self._last = moved_boxes(self._last, affine)
+        area, growth = self._states.position[2], self._states.velocity[2]
+        growth[area + steps * growth <= 0] = 0.0  # a shrinking area must not become negative
         self._states.predict(XYSR, steps)
-        self._missed = self._missed + steps
-        self._recent = np.roll(self._recent, 1, axis=1)
-        self._recent[:, 0] = np.nan
-
-    def _agreement(self, boxes: Floats64) -> Floats64:
-        """How well a move from each track's earlier observation to each box fits its direction: `(T, N)`, -0.5..0.5."""
-        if not len(boxes) or not len(self._ids):
-            return np.zeros((len(self._ids), len(boxes)))
-        towards = _directions(self._earlier(), boxes)
-        cosine = np.clip(np.einsum("tnk,tk->tn", towards, self._direction), -1.0, 1.0)
-        agreement: Floats64 = (np.pi / 2 - np.arccos(cosine)) / np.pi
-        agreement[(self._direction == 0).all(axis=1)] = 0.0
-        return agreement
+        self._missed += steps
+        self._known[self._frames % len(self._known)] = False
 
     def _earlier(self) -> Floats64:
-        """The observation ``delta_t`` frames back, or the nearest later one, or the last there was: `(T, 4)`."""
+        """The observation ``delta_t`` frames back, or the nearest later one, or the last there was: `(4, T)`."""
         earlier = self._last.copy()
         for age in range(1, self._options.delta_t + 1):  # the oldest one overwrites the newer ones
-            there = ~np.isnan(self._recent[:, age, 0])
-            earlier[there] = self._recent[there, age]
+            slot = (self._frames - age) % len(self._known)
+            np.copyto(earlier, self._recent[slot], where=self._known[slot])
         return earlier
 
-    def _again(self, tracks: Ints, found: Ints, places: Floats64, boxes: Floats64, owner: Ints) -> Ints:
-        """Match what is left by plain overlap with ``places``; the tracks that are left then."""
-        if not len(tracks) or not len(found):
-            return tracks
-        overlap = iou(places[tracks], boxes[found])
-        one, other = match(np.where(overlap >= self._options.iou_threshold, overlap, 0.0))
-        owner[found[other]] = tracks[one]
-        return np.setdiff1d(tracks, tracks[one])
+    def _associate(self, given: Measured, sure: Array, earlier: Floats64) -> tuple[Ints, Array]:
+        """The detection of each track, -1 without one, and which detections are used up."""
+        options = self._options
+        found = np.repeat(-1, len(self._ids))
+        used = np.zeros(len(given.rows), dtype=bool)
+        least = max(options.iou_threshold, 0.0)
 
-    def _correct(self, tracks: Ints, boxes: Floats64, steps: float) -> None:
-        gaps = self._missed[tracks]
-        for row in np.flatnonzero(gaps > 1.5 * max(steps, 1.0)):
-            self._replay(int(tracks[row]), boxes[row], float(gaps[row]))
-        earlier = self._earlier()[tracks]
-        self._states.update(XYSR, tracks, boxes)
-        before = _centres(earlier)
-        self._direction[tracks] = _unit(_centres(boxes) - before)
-        self._recent[tracks, 0] = boxes
-        self._last[tracks] = boxes
-        self._missed[tracks] = 0.0
-        self._streak[tracks] += 1
-        for name in ("position", "velocity", "covariance"):
-            getattr(self._saved, name)[tracks] = getattr(self._states, name)[tracks]
+        def take(pairs: Pairs, worth: Floats64) -> None:
+            best = match_pairs(pairs.rows, pairs.columns, worth)
+            best = best[pairs.overlap[best] >= least]
+            found[pairs.rows[best]] = pairs.columns[best]
+            used[pairs.columns[best]] = True
 
-    def _replay(self, track: int, box: Floats64, gap: float) -> None:
-        """Run the filter from the last observation along a straight line to ``box``, as if it had been seen there."""
-        state = self._saved.keep(slice(track, track + 1))
-        count = max(1, round(gap))
-        for step in range(1, count):
-            state.predict(XYSR, gap / count)
-            state.update(XYSR, [0], (self._last[track] + (box - self._last[track]) * step / count)[np.newaxis])
-        state.predict(XYSR, gap / count)
-        for name in ("position", "velocity", "covariance"):
-            getattr(self._states, name)[track] = getattr(state, name)[0]
+        # As in the paper's code pairs that overlap too little take part in the first matching and are dropped after it.
+        pairs = pairs_above(self._states.boxes(XYSR), given.boxes, 0.0)
+        of_sure = pairs.of(sure[pairs.columns]) if options.use_byte else pairs
+        bonus = self._agreement(of_sure, earlier, given.boxes) * given.scores[of_sure.columns] * options.inertia
+        take(of_sure, np.maximum(of_sure.overlap + bonus, _LEAST_WORTH))
+        if options.use_byte:
+            again = pairs.of(~sure[pairs.columns] & (found < 0)[pairs.rows] & (pairs.overlap >= least))
+            take(again, again.overlap)
+        tracks, left = (found < 0).nonzero()[0], (sure & ~used).nonzero()[0]
+        if len(tracks) and len(left):
+            pairs = pairs_above(self._last.take(tracks, axis=1), given.boxes.take(left, axis=1), least)
+            take(Pairs(tracks[pairs.rows], left[pairs.columns], pairs.overlap), pairs.overlap)
+        return found, used
+
+    def _agreement(self, pairs: Pairs, earlier: Floats64, boxes: Floats64) -> Floats64:
+        """How well a move from each pair's earlier observation to its box fits the track's direction: -0.5..0.5."""
+        towards = _unit(_centres(boxes).take(pairs.columns, axis=1) - _centres(earlier).take(pairs.rows, axis=1))
+        towards *= self._direction.take(pairs.rows, axis=1)
+        cosine = towards[0] + towards[1]  # 0, and so no agreement, for a track without a direction
+        agreement: Floats64 = 0.5 - np.arccos(np.minimum(np.maximum(cosine, -1.0), 1.0)) / np.pi
+        return agreement
+
+    def _correct(self, found: Ints, boxes: Floats64, earlier: Floats64, steps: float) -> None:
+        slot = self._frames % len(self._known)
+        seen = np.greater_equal(found, 0, out=self._known[slot])
+        again = (seen & (self._missed > 1.5 * max(steps, 1.0))).nonzero()[0]
+        if len(again):
+            self._replay(again, boxes.take(found[again], axis=1), self._missed[again])
+        self._states.update(XYSR, boxes, found)
+        boxes = boxes.take(found, axis=1)  # from here on in the order of the tracks; -1 takes any
+        np.copyto(self._direction, _unit(_centres(boxes) - _centres(earlier)), where=seen & ~self._new)
+        self._new &= ~seen
+        self._recent[slot] = boxes
+        np.copyto(self._last, boxes, where=seen)
+        self._missed[seen] = 0.0
+        self._streak += seen
+        np.copyto(self._saved.values, self._states.values, where=seen)
+
+    def _replay(self, tracks: Ints, boxes: Floats64, gaps: Floats64) -> None:
+        """Run filters from their last observations along straight lines to ``boxes``, as if seen all the way there.
+
+        ``gaps`` `(K,)` are the steps since then. All are run together and end together: the longest starts first.
+        """
+        counts = np.maximum(1.0, np.round(gaps))
+        order = (-counts).argsort(kind="stable")
+        tracks, boxes, counts = tracks[order], boxes.take(order, axis=1), counts[order]
+        steps = gaps[order] / counts
+        values, start = self._saved.values.take(tracks, axis=2), self._last.take(tracks, axis=1)
+        way = (boxes - start) / counts
+        single = bool((steps == 1.0).all())
+        for left in range(int(counts[0]) - 1, 0, -1):
+            running = int(np.searchsorted(-counts, -left))  # those with more than ``left`` steps
+            states = States(values[:, :, :running])
+            states.predict(XYSR, 1.0 if single else steps[:running])
+            states.update(XYSR, (start + way * (counts - left))[:, :running])
+        States(values).predict(XYSR, 1.0 if single else steps)
+        self._states.values[:, :, tracks] = values
 
     def _add(self, boxes: Floats64) -> None:
-        count = len(boxes)
+        count = boxes.shape[1]
         new = States.of(XYSR, boxes)
-        self._states, self._saved = self._states.joined(new), self._saved.joined(new)
+        self._states.add(new)
+        self._saved.add(new)
         self._ids = np.concatenate([self._ids, np.arange(self._next_id, self._next_id + count)])
         self._next_id += count
         self._missed = np.concatenate([self._missed, np.zeros(count)])
         self._streak = np.concatenate([self._streak, np.zeros(count, np.int64)])
-        recent = np.full((count, self._options.delta_t + 1, 4), np.nan)
-        recent[:, 0] = boxes
-        self._recent = np.concatenate([self._recent, recent])
-        self._last = np.concatenate([self._last, boxes])
-        self._direction = np.concatenate([self._direction, np.zeros((count, 2))])
+        slots = len(self._known)
+        known = np.zeros((slots, count), dtype=bool)
+        known[self._frames % slots] = True
+        self._known = np.concatenate([self._known, known], axis=1)
+        self._recent = np.concatenate([self._recent, np.broadcast_to(boxes, (slots, 4, count))], axis=2)
+        self._last = np.concatenate([self._last, boxes], axis=1)
+        self._direction = np.concatenate([self._direction, np.zeros((2, count))], axis=1)
+        self._new = np.concatenate([self._new, np.ones(count, dtype=bool)])
 
-    def _keep(self, kept: Array) -> None:
-        if kept.all():
-            return
-        self._states, self._saved = self._states.keep(kept), self._saved.keep(kept)
+    def _keep(self, kept: Ints) -> None:
+        self._states.keep(kept)
+        self._saved.keep(kept)
         self._ids, self._missed, self._streak = self._ids[kept], self._missed[kept], self._streak[kept]
-        self._recent, self._last, self._direction = self._recent[kept], self._last[kept], self._direction[kept]
+        self._recent, self._known = self._recent.take(kept, axis=2), self._known.take(kept, axis=1)
+        self._last, self._direction = self._last.take(kept, axis=1), self._direction.take(kept, axis=1)
+        self._new = self._new[kept]
 
 
 def _centres(boxes: Floats64) -> Floats64:
-    centres: Floats64 = (boxes[..., :2] + boxes[..., 2:]) / 2
+    centres: Floats64 = (boxes[:2] + boxes[2:]) * 0.5
     return centres
 
 
 def _unit(vectors: Floats64) -> Floats64:
-    unit: Floats64 = vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-6)
+    """Vectors `(2, N)` of length 1 (0 stays 0)."""
+    unit: Floats64 = vectors / (np.sqrt(vectors[0] ** 2 + vectors[1] ** 2) + 1e-6)
     return unit
-
-
-def _directions(starts: Floats64, ends: Floats64) -> Floats64:
-    """Unit vectors `(T, N, 2)` from the centre of each of ``starts`` to that of each of ``ends``."""
-    return _unit(_centres(ends)[np.newaxis] - _centres(starts)[:, np.newaxis])
-
-
-def _moved(boxes: Floats64, affine: Floats64) -> Floats64:
-    centre = _centres(boxes) @ affine[:, :2].T + affine[:, 2]
-    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-    return np.concatenate([centre - half, centre + half], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ class StepClock:
         Raises:
             DataError: the time is no number, or lies before the last one.
         """
-        if not np.isfinite(captured_s):
+        if not math.isfinite(captured_s):
             raise DataError(f"the frame's time is {captured_s}; a number of seconds is needed")
         last_s, self._last_s = self._last_s, captured_s
         if last_s is None:
@@ -42,31 +43,48 @@ class StepClock:
         passed = (captured_s - last_s) * self.fps
         # Cameras jitter by parts of a millisecond; what is nearly a whole step is one.
         whole = round(passed)
-        return min(_MAX_STEPS, float(whole) if whole >= 1 and abs(passed - whole) < 0.02 else passed)
+        return min(_MAX_STEPS, float(whole) if whole >= 1 and abs(passed - whole) < 0.02 else float(passed))
 
 
-def usable(found: Detections) -> Ints:
-    """Rows of ``found`` that a tracker can take: finite boxes that are not turned inside out, finite scores."""
-    boxes = found.boxes
-    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(found.scores)
-    with np.errstate(invalid="ignore"):
-        sound &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    rows: Ints = np.flatnonzero(sound)
-    return rows
+@dataclass(frozen=True)
+class Measured:
+    """The N detections of a frame that a tracker looks at.
+
+    ``rows`` are theirs in the frame's `Detections`; ``boxes`` `(4, N)` (rows x1, y1, x2, y2) and ``scores`` `(N,)`
+    are float64.
+    """
+
+    rows: Ints
+    boxes: Floats64
+    scores: Floats64
+
+
+def measured(found: Detections, least_score: float) -> Measured:
+    """What of ``found`` a tracker can take: scores of at least ``least_score``, finite boxes not turned inside out."""
+    values = np.empty((5, len(found.scores)))
+    values[:4], values[4] = found.boxes.T, found.scores
+    sound = np.isfinite(values).all(axis=0)
+    sound &= values[2] > values[0]
+    sound &= values[3] > values[1]
+    sound &= values[4] >= least_score
+    rows: Ints = sound.nonzero()[0]
+    if len(rows) < len(sound):
+        values = values.take(rows, axis=1)
+    return Measured(rows, values[:4], values[4])
 
 
 def answer(found: Detections, rows: Ints, ids: Ints, boxes: Floats64 | None = None) -> Detections:
-    """The detections ``rows`` with their track ids, in the order of the ids; ``boxes`` replace the measured ones."""
-    order = np.argsort(ids, kind="stable")
-    tracked = found.select(rows[order])
+    """The detections ``rows`` with their track ids, in the order of the ids; ``boxes`` `(4, N)` replace theirs."""
+    order = ids.argsort(kind="stable")
+    rows = rows[order]
     return Detections(
-        tracked.boxes if boxes is None else boxes[order].astype(np.float32),
-        tracked.scores,
-        tracked.class_ids,
-        tracked.labels,
-        ids[order].astype(np.int64),
-        tracked.keypoints,
-        tracked.embeddings,
-        tracked.skeleton,
-        tracked.second,
+        found.boxes[rows] if boxes is None else boxes.T.astype(np.float32, order="C")[order],
+        found.scores[rows],
+        found.class_ids[rows],
+        found.labels,
+        ids[order],
+        None if found.keypoints is None else found.keypoints[rows],
+        None if found.embeddings is None else found.embeddings[rows],
+        found.skeleton,
+        tuple(found.second[row] for row in rows) if found.second else (),
     )

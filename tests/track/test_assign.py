@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecv.track.assign import match
+from edgecv.track.assign import match, match_pairs
 
 optimize = pytest.importorskip("scipy.optimize")
 
@@ -23,6 +23,35 @@ def test_sum_is_that_of_an_exact_solver(share: float, seed: int) -> None:
     assert len(set(other.tolist())) == len(other)
     assert (worth[one, other] > 0).all()
     assert (np.diff(one) > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_crowds_with_ties(seed: int) -> None:
+    """Few different values, so that many sums are equal: still the best one, in groups of every size."""
+    draws = np.random.default_rng(seed)
+    rows, columns = (int(size) for size in draws.integers(2, 30, 2))
+    worth = np.where(draws.random((rows, columns)) < draws.uniform(0.05, 0.6), draws.integers(1, 6, (rows, columns)), 0)
+    one, other = match(worth)
+    assert worth[one, other].sum() == worth[optimize.linear_sum_assignment(-worth)].sum()
+    assert len(set(one.tolist())) == len(one)
+    assert len(set(other.tolist())) == len(other)
+
+
+def test_a_pair_that_beats_all_against_it_is_taken() -> None:
+    """0.9 is worth more than 0.4 and 0.45 together; 0.8 is not, and gives way."""
+    assert match(np.array([[0.9, 0.4], [0.45, 0.0]]))[1].tolist() == [0]
+    assert match(np.array([[0.8, 0.4], [0.45, 0.0]]))[1].tolist() == [1, 0]
+
+
+def test_a_list_of_pairs_is_the_same_as_a_table() -> None:
+    draws = np.random.default_rng(3)
+    worth = np.where(draws.random((40, 50)) < 0.08, draws.random((40, 50)), 0.0)
+    rows, columns = worth.nonzero()
+    best = match_pairs(rows, columns, worth[rows, columns])
+    np.testing.assert_array_equal(np.stack([rows[best], columns[best]]), np.stack(match(worth)))
+    assert (np.diff(best) > 0).all()
+    nothing = np.zeros(0, np.int64)
+    assert len(match_pairs(nothing, nothing, np.zeros(0))) == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (3, 4)])
