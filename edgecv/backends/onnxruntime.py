@@ -115,7 +115,8 @@ def load(path: Path, *, options: Mapping[str, Any], threads: int | None) -> Onnx
     """Load an ONNX file.
 
     Options: ``providers`` (names, or [name, {option: value}]; default CPU), ``session_options``
-    (attributes of SessionOptions), ``config`` (session config entries, text to text),
+    (attributes of SessionOptions), ``config`` (session config entries, text to text; threads do not spin between runs
+    unless it says so),
     ``inter_threads``, ``graph_optimization`` (none, basic, extended, all).
 
     Raises:
@@ -148,7 +149,8 @@ def _session(path: Path, options: Mapping[str, Any], threads: int | None, *, opt
         if not hasattr(settings, name):
             raise UsageError(f"session_options.{name} is not an attribute of ONNX Runtime's SessionOptions")
         setattr(settings, name, value)
-    for name, value in options.get("config", {}).items():
+    # Threads that spin on after a run take the processor from what is between two runs: pre-processing and decoding.
+    for name, value in {"session.force_spinning_stop": "1", **options.get("config", {})}.items():
         settings.add_session_config_entry(str(name), str(value))
     if optimized is not None:
         settings.optimized_model_filepath = str(optimized)

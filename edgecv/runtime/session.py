@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
+import cv2
+
 import edgecv
 from edgecv import backends, track
 from edgecv.core.figures import LoopFigures
@@ -67,14 +69,18 @@ class Session:
     _watcher: threading.Thread | None = None
     _stopped_s: float | None = None
     _closed: bool = False
+    _opencv_threads: int | None = None
 
     def start(self) -> None:
-        """Warm the engines up and let the first frame in.
+        """Warm the engines up and let the first frame in. Until `close`, OpenCV computes on one thread in this process.
 
         Raises:
             EdgecvError: an engine failed on its first run.
         """
         self.vitals.start()
+        # The stages run side by side; more threads inside one of them only take cores from the engine.
+        self._opencv_threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
         self._watcher = threading.Thread(target=self._watch, name="edgecv-watch", daemon=True)
         self._watcher.start()
         self.loop.start()
@@ -217,6 +223,8 @@ class Session:
             sink.close()
         if self.timeline is not None and self.spec.timeline:
             self.timeline.write(Path(self.spec.timeline))
+        if self._opencv_threads is not None:
+            cv2.setNumThreads(self._opencv_threads)
         if self.loop.running:
             return  # an engine that hangs must not be freed under its own feet
         for level in self.levels:

@@ -313,3 +313,23 @@ def test_a_ladder_changes_models_between_frames(artifact: Path, tmp_path: Path) 
     assert any(event.kind == "level" and "too hot" in event.text for event in session.figures().events)
     levels = [item.facts["level"] for item in sink.items]
     assert levels == sorted(levels), "changed once, and back to none"
+
+
+def test_opencv_leaves_the_cores_to_the_engine_and_gets_them_back(artifact: Path) -> None:
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        seen: list[int] = []
+        with open_session(
+            PipelineSpec(model=(str(artifact),)),
+            source=lambda: Pictures(5),
+            on_result=lambda _: seen.append(cv2.getNumThreads()),
+        ) as session:
+            session.start()
+            assert session.wait(20)
+        assert set(seen) == {1}
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
