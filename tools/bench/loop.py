@@ -7,6 +7,7 @@ this run's own, and exported to ONNX and OpenVINO. Then, in turn, several rounds
 - edgecv detect + track with all frames in memory, and with the video decoded in the loop;
 - ultralytics ``model.track(stream=True)`` on the same video file.
 
+All compute in float32: OpenVINO left to itself would take bfloat16 for ultralytics where the processor has it.
 Prints frames per second and the ratios. Exits with 1 below 0.95 (in memory), 0.88 (video) or 1.25 (ultralytics).
 """
 
@@ -50,8 +51,13 @@ YOLO("yolo11n.yaml").export(format="openvino", imgsz=size)
 """
 TRACK = """
 import sys, time, json
+import openvino
 from ultralytics import YOLO
-path, video, size, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+path, video, size, rounds, frames = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+plain = openvino.Core.compile_model
+def compile_model(core, model, device_name=None, config=None, **more):
+    return plain(core, model, device_name or "CPU", {**(config or {}), "INFERENCE_PRECISION_HINT": "f32"}, **more)
+openvino.Core.compile_model = compile_model
 model = YOLO(path, task="detect")
 for turn in range(rounds + 1):
     sys.stdin.readline()
@@ -61,6 +67,8 @@ for turn in range(rounds + 1):
         if started is None:
             started = time.perf_counter()
         count += 1
+        if count == frames:
+            break
     print(json.dumps((count - 1) / (time.perf_counter() - started)), flush=True)
 """
 
@@ -99,9 +107,11 @@ def back_to_back(artifact: Path, runs: int) -> float:
         return runs / (time.perf_counter() - started_s)
 
 
-def loop_fps(artifact: Path, video: Path, frames: list[np.ndarray] | None) -> float:
+def loop_fps(artifact: Path, video: Path, frames: list[np.ndarray] | None, count: int) -> float:
     """Frames per second of detect and track, from the first to the last finished frame."""
-    spec = PipelineSpec(detect=(str(artifact),), track="bytetrack", camera=str(video), threads=os.cpu_count())
+    spec = PipelineSpec(
+        detect=(str(artifact),), track="bytetrack", camera=str(video), threads=os.cpu_count(), frames=count
+    )
     with open_session(spec, source=None if frames is None else lambda: Memory(frames)) as session:
         session.start()
         session.wait()
@@ -124,9 +134,10 @@ def measure(engine: str, model: Path, artifact: Path, python: str, options: Any,
     """All rounds of one engine; whether the limits hold."""
     capture = cv2.VideoCapture(str(video))
     frames = []
-    while (read := capture.read())[0]:
+    while len(frames) < options.frames and (read := capture.read())[0]:
         frames.append(read[1])
     command = [python, "-c", TRACK, str(model), str(video), str(options.size), str(options.rounds)]
+    command.append(str(len(frames)))
     rows: dict[str, list[float]] = {"back to back": [], "in memory": [], "video": [], "ultralytics": []}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -134,8 +145,8 @@ def measure(engine: str, model: Path, artifact: Path, python: str, options: Any,
         their_fps(process)  # the first round warms up
         for _ in range(options.rounds):
             rows["back to back"].append(back_to_back(artifact, len(frames)))
-            rows["in memory"].append(loop_fps(artifact, video, frames))
-            rows["video"].append(loop_fps(artifact, video, None))
+            rows["in memory"].append(loop_fps(artifact, video, frames, len(frames)))
+            rows["video"].append(loop_fps(artifact, video, None, len(frames)))
             rows["ultralytics"].append(their_fps(process))
     figures = {name: median(values) for name, values in rows.items()}
     base = figures["back to back"]
@@ -155,8 +166,9 @@ def measure(engine: str, model: Path, artifact: Path, python: str, options: Any,
 def main() -> int:
     """Build the model, then measure each engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=320, help="network input; larger is slower")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=640, help="network input; smaller is faster")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=120, help="frames of a round")
     parser.add_argument("--video", type=Path, help="default: videos/people-corridor.mp4 of EDGECV_TEST_DATA")
     options = parser.parse_args()
     video = options.video or Path(os.environ["EDGECV_TEST_DATA"]) / "videos/people-corridor.mp4"
