@@ -158,7 +158,7 @@ def _rhythm(seed: int, slot: int) -> tuple[float, float]:
     return float(draws.uniform(5.0, 11.0)), float(draws.uniform(0.0, 1.0))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # what is in the picture now; more would only grow for hours
 def _draw_thing(seed: int, slot: int, number: int, aspect: float, classes: tuple[int, ...]) -> _Thing:
     draws = np.random.default_rng([seed, 4, slot, number])
     kind = int(draws.choice(classes))
