@@ -16,10 +16,10 @@ from edgecv.core.recipe import FamilySpec, ModelSpec
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ModelError
 from edgecv.models.outputs import TensorOutputs, tensors_of, unwrapped
-from edgecv.models.sources import build_module
+from edgecv.models.sources import build_module, split_source
 from edgecv.models.weights import apply_state_dict, fetch_weights, read_state_dict
 
-__all__ = ["build_model", "check_outputs", "load_model", "output_specs"]
+__all__ = ["build_model", "check_outputs", "load_model", "output_names", "output_specs"]
 
 
 def load_model(
@@ -34,7 +34,7 @@ def load_model(
     """The network of ``spec`` in evaluation mode: `(N, C, H, W)` float32 -> a tensor, or a tuple of tensors.
 
     ``seed`` fixes random weights (the caller's random state stays as it was). ``base`` is the recipe's
-    folder, ``cache`` where downloads are kept.
+    folder, ``cache`` where downloads are kept. An ``onnx:`` source comes with the file's own weights.
 
     Raises:
         ModelError: it cannot be built, its weights do not fit, it does not take an input of the
@@ -51,7 +51,9 @@ def load_model(
 
 
 def build_model(spec: ModelSpec, *, family: FamilySpec, base: Path, seed: int) -> nn.Module:
-    """The network of `load_model` with random weights, whatever ``spec.weights`` says; nothing is fetched.
+    """The network of `load_model` with random weights (``onnx:``: the file's), whatever ``spec.weights`` says.
+
+    Nothing is fetched.
 
     Raises:
         ModelError: it cannot be built, or does not take an input of the contract's size.
@@ -64,6 +66,20 @@ def build_model(spec: ModelSpec, *, family: FamilySpec, base: Path, seed: int) -
     if isinstance(module, TensorOutputs) or _is_plain(_forward(module, spec)):
         return module
     return TensorOutputs(module).eval()
+
+
+def output_names(spec: ModelSpec, *, base: Path) -> tuple[str, ...]:
+    """The names that an ``onnx:`` file has for its outputs, in their order; () where the source names none.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    kind, name = split_source(spec.source)
+    if kind != "onnx":
+        return ()
+    from edgecv.models.onnx_import.read import read_onnx
+
+    return read_onnx(base / name, spec.input).output_names
 
 
 def output_specs(outputs: Any) -> tuple[TensorSpec, ...]:

@@ -1,6 +1,6 @@
-"""Where a network comes from: ``torchvision:``, ``timm:``, ``transformers:`` or a Python function of the user.
+"""Where a network comes from: ``torchvision:``, ``timm:``, ``transformers:``, ``python:`` or ``onnx:``.
 
-The libraries are only asked for the architecture; they never fetch weights.
+The libraries are only asked for the architecture; they never fetch weights. An ONNX file brings its own.
 """
 
 from __future__ import annotations
@@ -32,28 +32,26 @@ def split_source(source: str) -> tuple[str, str]:
         ModelError: there is no such kind of source.
     """
     kind, _, name = source.partition(":")
-    if kind not in (*_BUILDERS, "onnx") or not name:
+    if kind not in _BUILDERS or not name:
         raise ModelError(
             f"model.source is {source!r}; allowed are torchvision:NAME, timm:NAME, transformers:NAME, "
-            "python:MODULE:FUNCTION and onnx:FILE" + _near(kind, [*_BUILDERS, "onnx"])
+            "python:MODULE:FUNCTION and onnx:FILE" + _near(kind, [*_BUILDERS])
         )
     return kind, name
 
 
 def build_module(spec: ModelSpec, *, num_classes: int | None, base: Path) -> nn.Module:
-    """The network of ``spec.source`` with random weights, in evaluation mode.
+    """The network of ``spec.source`` with random weights (``onnx:``: those of the file), in evaluation mode.
 
     ``num_classes`` goes to the constructor unless ``spec.options`` has its own; ``base`` is the
     folder of the recipe, from which relative paths and the user's modules are found. A network of
     transformers is wrapped so that it takes the picture tensor and gives tensors.
 
     Raises:
-        ModelError: unknown name, wrong options, or the user's function failed.
+        ModelError: unknown name, wrong options, the user's function failed, or the ONNX file cannot be imported.
         ToolchainError: the library is not installed.
     """
     kind, name = split_source(spec.source)
-    if kind == "onnx":
-        raise ModelError(f"{spec.source!r} is a finished graph and cannot be built as a torch module")
     with _quiet():
         module = _BUILDERS[kind](name, spec, num_classes, base)
     return module.eval()
@@ -129,11 +127,22 @@ def _python(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> 
     return built
 
 
+def _onnx(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
+    _library("onnx")
+    _library("onnxruntime")
+    from edgecv.models.onnx_import import import_onnx
+
+    if spec.options:
+        raise ModelError(f"model.options is {spec.options}; an ONNX file is a finished network and takes none")
+    return import_onnx(base / name, spec.input)
+
+
 _BUILDERS: dict[str, Callable[[str, ModelSpec, int | None, Path], nn.Module]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "transformers": _transformers,
     "python": _python,
+    "onnx": _onnx,
 }
 
 

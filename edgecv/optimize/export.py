@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,18 @@ def program_specs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], tup
     return _specs("input", inputs), _specs("output", outputs)
 
 
-def write_onnx(program: ExportedProgram, path: Path, *, opset: int = OPSET, log: Path | None = None) -> None:
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    *,
+    opset: int = OPSET,
+    output_names: Sequence[str] = (),
+    log: Path | None = None,
+) -> None:
     """Write ``program`` as one ONNX file: float, or Q/DQ with int8 weights where it is quantised.
 
-    The input is named "input", the outputs "output", or "output_0" and so on where there are several.
+    The input is named "input"; the outputs have ``output_names`` (`edgecv.models.load.output_names`), without
+    them "output", or "output_0" and so on where there are several.
     The same program gives the same bytes, and the file names nothing of this machine. What the
     exporter prints goes to the end of ``log``.
 
@@ -85,6 +94,8 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int = OPSET, log:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise ToolchainError(f"torch.onnx refuses the graph ({reason}); see {log or 'the log'}") from error
     _strip(model)
+    if len(output_names) == len(outputs):
+        _rename_outputs(model.graph, output_names)
     content = model.SerializeToString(deterministic=True)
     onnx.checker.check_model(model)
     partial = path.with_name(path.name + ".partial")
@@ -98,6 +109,25 @@ def _specs(stem: str, values: list[Tensor]) -> tuple[TensorSpec, ...]:
         TensorSpec(name, shape, str(value.dtype).removeprefix("torch."), layout_of(shape))
         for name, value, shape in ((name, value, tuple(value.shape)) for name, value in zip(names, values, strict=True))
     )
+
+
+def _rename_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Give the outputs their ``names``; an inner value that has one of them gets another."""
+    inputs = {value.name for value in graph.input}
+    wanted = [f"{name}_out" if name in inputs else name for name in names]
+    renamed = {value.name: name for value, name in zip(graph.output, wanted, strict=True)}
+    used = {name for node in graph.node for name in (*node.input, *node.output)}
+    for name in wanted:
+        if name in used and name not in renamed:
+            fresh = f"{name}_inner"
+            while fresh in used or fresh in wanted:
+                fresh += "_"
+            renamed[name] = fresh
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [renamed.get(name, name) for name in values]
+    for value in (*graph.output, *graph.initializer):
+        value.name = renamed.get(value.name, value.name)
 
 
 def _strip(model: Any) -> None:

@@ -124,7 +124,7 @@ def test_num_classes_only_goes_where_it_is_taken(folder: Path) -> None:
         ("python:my_nets:failing", "OSError: the disk is gone"),
         ("python:my_nets", "python:MODULE:FUNCTION"),
         ("python:no_such_nets:network", "there is no Python module 'no_such_nets'"),
-        ("onnx:model.onnx", "finished graph"),
+        ("onnx:model.onnx", "model.onnx"),
     ],
 )
 def test_user_functions_that_fail_are_explained(folder: Path, source: str, said: str) -> None:

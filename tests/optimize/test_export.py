@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -182,3 +183,19 @@ def test_folding_changes_no_number_and_is_done_once(int8_program: Any, float_pro
     assert {value.dtype for value in stored} == {torch.int8}
     assert fold_weights(folded) is folded
     assert fold_weights(float_program) is float_program
+
+
+def test_outputs_get_the_names_that_are_asked_for(tmp_path: Path) -> None:
+    class Pair(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.relu(torch.sigmoid(x)), x + 1
+
+    program = export_program(Pair(), torch.zeros(1, 3, 4, 4))
+    write_onnx(program, tmp_path / "plain.onnx")
+    inner = onnx.load(tmp_path / "plain.onnx").graph.node[0].output[0]
+    write_onnx(program, tmp_path / "named.onnx", output_names=(inner, "input"))
+    model = onnx.load(tmp_path / "named.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [value.name for value in model.graph.output] == [inner, "input_out"]
+    makers = [node.op_type for node in model.graph.node if inner in node.output]
+    assert makers == ["Relu"]
