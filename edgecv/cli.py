@@ -96,6 +96,10 @@ def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     optimize.add_argument("--nodes", type=int, default=1, help="training: how many machines")
     optimize.add_argument("--strategy", default="auto", help="training: Lightning Fabric strategy, such as ddp or fsdp")
 
+    _analyze_options(
+        _add(commands, "analyze", "say what each layer loses in int8, and mend it", "analyze", "analyze_command")
+    )
+
     calibrate = _add(commands, "calibrate", "pick a calibration set and write its manifest", "author", "calibrate")
     calibrate.add_argument("recipe", help="recipe whose model input, labels and data sets are used")
     calibrate.add_argument("--out", required=True, help="manifest to write, such as calibration/NAME.yaml")
@@ -116,6 +120,26 @@ def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
     doctor = _add(commands, "doctor", "say what this machine can compile and run", "info", "doctor")
     doctor.add_argument("--json", action="store_true")
+
+
+def _analyze_options(analyze: argparse.ArgumentParser) -> None:
+    analyze.add_argument("recipe", help="recipe.yaml, or the name of a ready recipe")
+    analyze.add_argument("--out", help="folder for the table as JSON and HTML (default: runs/NAME)")
+    analyze.add_argument("--cache", help="folder of finished steps (default: the platform's cache folder)")
+    analyze.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value of the recipe"
+    )
+    analyze.add_argument("--target", metavar="NAME", help="the target whose steps are taken (default: the first)")
+    analyze.add_argument("--pictures", type=int, default=32, help="calibration pictures for the noise (default: 32)")
+    analyze.add_argument(
+        "--score", type=int, default=0, metavar="N", help="take the metric of every row on N evaluation pictures"
+    )
+    analyze.add_argument("--no-times", action="store_true", help="do not measure the layers' times")
+    analyze.add_argument(
+        "--repair", choices=("off", "ptq"), default="off", help="climb the repair ladder (default: off)"
+    )
+    analyze.add_argument("--write-back", action="store_true", help="write the found settings into the recipe")
+    analyze.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
 def _bench_options(bench: argparse.ArgumentParser) -> None:
@@ -248,8 +272,9 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
     _bench_options(_add(commands, "bench", "latency of an artifact on this machine, cold or hot", "bench", "bench"))
 
-    verify = _add(commands, "verify", "check an artifact's files, chain and answers", "artifact", "verify")
+    verify = _add(commands, "verify", "check an artifact's files, chain and answers; name a fault", "verify", "verify")
     verify.add_argument("artifact")
+    verify.add_argument("--threads", type=int)
     verify.add_argument("--json", action="store_true")
 
 

@@ -11,7 +11,7 @@ from edgecv.build.plan import FilePlan, TargetPlan
 from edgecv.build.publish import chain_of
 from edgecv.build.reference import LADDER
 from edgecv.build.runner import Run
-from edgecv.build.target_steps import ACCURACY, LATENCY, CompiledFile, read_compiled
+from edgecv.build.target_steps import ACCURACY, LATENCY, PARTS, CompiledFile, read_compiled
 from edgecv.core.figures import (
     AccuracyFigures,
     Delegation,
@@ -24,7 +24,8 @@ from edgecv.core.figures import (
 from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.recipe import Budgets
 from edgecv.errors import BudgetError, MeasurementError
-from edgecv.measure.gate import check_accuracy, check_latency, check_size, judge_drop
+from edgecv.measure.accuracy import load_parts
+from edgecv.measure.gate import check_accuracy, check_latency, check_size, judge_drop, judge_parts
 from edgecv.measure.ladder import deferred_rung, ladder
 from edgecv.report.outcome import overall_outcome
 from edgecv.report.schema import ArtifactFigures, Report
@@ -72,10 +73,9 @@ def _artifact(run: Run, target: TargetPlan) -> ArtifactFigures:
     made, reference = _compiled(run, plan), _compiled(run, target.float_reference)
     accuracy, delegation = _accuracy(run, plan)
     before, _ = _accuracy(run, target.float_reference)
-    budget = target.recipe.budgets.accuracy
     drop = None
     if accuracy is not None and before is not None:
-        drop = judge_drop(before.per_sample, accuracy.per_sample, max_drop=budget.max_drop if budget else None)
+        drop = _drop(run, target, before, accuracy)
     latency = _latency(run, plan)
     bytes_, float_bytes = _bytes(made), _bytes(reference)
     folder = run.folders.get(board.name)
@@ -183,6 +183,20 @@ def _accuracy(run: Run, plan: FilePlan) -> tuple[AccuracyFigures | None, Delegat
     return from_plain(AccuracyFigures, raw["accuracy"]), None if share is None else from_plain(Delegation, share)
 
 
+def _drop(run: Run, target: TargetPlan, before: AccuracyFigures, after: AccuracyFigures) -> DropFigures:
+    """What was lost against the float model on the same engine: of the metric itself where it is no mean."""
+    budget = target.recipe.budgets.accuracy
+    max_drop = budget.max_drop if budget else None
+    paths = [
+        run.context.store.folder(plan.evaluate.key) / PARTS
+        for plan in (target.float_reference, target.optimized)
+        if plan.evaluate is not None
+    ]
+    if len(paths) == 2 and all(path.is_file() for path in paths):
+        return judge_parts(load_parts(paths[0]), load_parts(paths[1]), max_drop=max_drop)
+    return judge_drop(before.per_sample, after.per_sample, max_drop=max_drop)
+
+
 def _latency(run: Run, plan: FilePlan) -> LatencyFigures | None:
     if plan.measure is None or plan.measure.key not in run.records:
         return None
@@ -192,10 +206,10 @@ def _latency(run: Run, plan: FilePlan) -> LatencyFigures | None:
 def _ladder(run: Run, plan: FilePlan, backend: str) -> Ladder | None:
     if plan.verify is not None and plan.verify.key in run.records:
         climbed = from_plain(Ladder, _read(run, plan.verify.key, LADDER))
-        return ladder((*climbed.rungs, deferred_rung("device", f"compiled {backend}")))
+        return ladder((*climbed.rungs, deferred_rung("device", f"compiled {backend}")), climbed.diagnosis)
     if plan.reference is not None and plan.reference.key in run.records:
         climbed = from_plain(Ladder, _read(run, plan.reference.key, LADDER))
-        return ladder((*climbed.rungs, deferred_rung(f"compiled {backend}", climbed.rungs[-1].name)))
+        return ladder((*climbed.rungs, deferred_rung(f"compiled {backend}", climbed.rungs[-1].name)), climbed.diagnosis)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from edgecv import backends
 from edgecv.build.calibration import calibration_spec
@@ -28,25 +27,25 @@ def gather(loaded: LoadedRecipe) -> Inputs:
     prints = {
         "source": source_fingerprint(recipe.model, base=base),
         "weights": weights_fingerprint(recipe.model.weights, base=base),
-        "eval": _data(recipe.data.eval, base),
-        "train": _data(recipe.data.train, base) if recipe.data.train else "",
+        "eval": _data(recipe.data.eval, loaded),
+        "train": _data(recipe.data.train, loaded) if recipe.data.train else "",
         "calibration": _calibration(loaded),
     }
     engines: dict[str, str] = {target.backend: backends.get(target.backend).version() for target in loaded.targets}
     return Inputs(prints, machine_facts(engines), code_fingerprint())
 
 
-def _data(spec: DataSpec, base: Path) -> str:
-    return spec_fingerprint(spec, base=base)
+def _data(spec: DataSpec, loaded: LoadedRecipe) -> str:
+    return spec_fingerprint(spec, base=loaded.base, labels=loaded.recipe.family.labels)
 
 
 def _calibration(loaded: LoadedRecipe) -> str:
     if loaded.calibration is not None:
         # The source's own fingerprint counts too: a changed picture must be noticed, not hidden by the store.
         listed = to_plain([loaded.calibration.files, loaded.calibration.name])
-        return hash_of([listed, _data(loaded.calibration.source, loaded.base)])
+        return hash_of([listed, _data(loaded.calibration.source, loaded)])
     spec = calibration_spec(loaded.recipe)
     if spec is None:
         return ""
     rule = {key: value for key, value in asdict(spec).items() if key != "source"}
-    return hash_of([rule, _data(spec.source, loaded.base)])
+    return hash_of([rule, _data(spec.source, loaded)])

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import edgecv
 from edgecv import backends
 from edgecv.backends.common import distribution_version
+from edgecv.build.pruning import goal_title, resolved, timing_params
 from edgecv.build.store import hash_of
 from edgecv.core.calibration import CalibrationManifest
 from edgecv.core.figures import MachineFacts
-from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
+from edgecv.core.plain import to_plain
+from edgecv.core.recipe import FAMILY_METRICS, DataSpec, Finetune, Prune, Quantize, Recipe
 from edgecv.core.target import Precision, Target
-from edgecv.errors import Problem, RecipeError
 from edgecv.recipe.load import LoadedRecipe, recipe_for
 
 ONNX_FED = ("onnxruntime", "openvino", "tensorrt", "null")
@@ -140,14 +141,13 @@ def make_plan(loaded: LoadedRecipe, *, only: Sequence[str] = (), inputs: Inputs)
     """The steps for every target of the recipe, or for those named in ``only``.
 
     Raises:
-        RecipeError: a step or a target cannot work with the recipe's model source, or ``only`` names
-            a target that the recipe does not have.
+        RecipeError: ``only`` names a target that the recipe does not have.
+        ModelError: a prune step wants a time of a target that cannot be measured here.
     """
     for name in only:
         recipe_for(loaded, name)
     targets = [target for target in loaded.targets if not only or target.name in only]
-    _check_onnx_source(loaded, targets)
-    planner = _Planner(inputs)
+    planner = _Planner(inputs, loaded.targets)
     plans = tuple(planner.target(loaded.per_target[target.name], target) for target in targets)
     return Plan(
         loaded.recipe,
@@ -161,28 +161,18 @@ def make_plan(loaded: LoadedRecipe, *, only: Sequence[str] = (), inputs: Inputs)
     )
 
 
-def _check_onnx_source(loaded: LoadedRecipe, targets: Sequence[Target]) -> None:
-    """An ONNX file goes straight to the engines that read ONNX, in float."""
-    recipe, file = loaded.recipe, str(loaded.path)
-    if not recipe.model.source.startswith("onnx:"):
-        return
-    problems = []
-    for step in recipe.steps:
-        if not isinstance(step, Quantize) or step.method not in ("none", "fp16"):
-            name = step.method if isinstance(step, Quantize) else type(step).__name__.lower()
-            message = f"an onnx: model cannot go through {name}; allowed here: quantize none or fp16"
-            problems.append(Problem(file, None, "steps", message))
-    for target in targets:
-        if target.backend not in ONNX_FED:
-            message = f"target {target.name} compiles from torch; allowed for an onnx: model: engines that read ONNX"
-            problems.append(Problem(file, None, "targets", f"{message} ({', '.join(ONNX_FED[:3])})"))
-    if problems:
-        raise RecipeError(problems)
+def goes_straight(recipe: Recipe, target: Target) -> bool:
+    """Whether an ONNX file goes to the target's engine as it is: float, unchanged, and an engine that reads ONNX.
+
+    Every other ONNX file is imported into torch first.
+    """
+    changed = any(not isinstance(step, Quantize) or step.method in ("ptq", "qat") for step in recipe.steps)
+    return recipe.model.source.startswith("onnx:") and not changed and target.backend in ONNX_FED
 
 
 class _Planner:
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
+    def __init__(self, inputs: Inputs, targets: Sequence[Target]) -> None:
+        self._inputs, self._targets = inputs, targets
 
     def _step(
         self, kind: str, title: str, params: dict[str, Any], *inputs: PlannedStep, tools: Sequence[str] = ()
@@ -193,7 +183,7 @@ class _Planner:
         return PlannedStep(kind, title, key, params, keys)
 
     def target(self, recipe: Recipe, target: Target) -> TargetPlan:
-        load = self._load(recipe)
+        load = self._load(recipe, straight=goes_straight(recipe, target))
         chain, last, precision = self._chain(recipe, load)
         optimized = self._file(
             "optimized", recipe, target, source=last, tuned=chain[-1], precision=precision, load=load
@@ -202,7 +192,7 @@ class _Planner:
         shared = chain if last is chain[-1] else (*chain, last)
         return TargetPlan(target, recipe, shared, optimized, reference)
 
-    def _load(self, recipe: Recipe) -> PlannedStep:
+    def _load(self, recipe: Recipe, *, straight: bool) -> PlannedStep:
         prints = self._inputs.prints
         weights = recipe.model.weights
         params = {
@@ -213,6 +203,7 @@ class _Planner:
             "seed": recipe.seed,
             "source": prints["source"],
             "weights": prints["weights"],
+            "straight": straight,
         }
         return self._step("load", f"load {recipe.model.source}", params)
 
@@ -223,22 +214,32 @@ class _Planner:
         for step in recipe.steps:
             params = {"step": asdict(step), "seed": recipe.seed}
             if isinstance(step, Prune):
-                if step.importance == "taylor":
-                    params["train"] = prints["train"]
-                goal = f"{step.speedup:g}x fewer MACs" if step.speedup else f"{step.ratio:g} of channels"
-                chain.append(self._step("prune", f"prune {goal} by {step.importance}", params, chain[-1]))
+                chain.append(self._prune(step, recipe.seed, chain[-1]))
             elif isinstance(step, Finetune):
-                params["train"] = prints["train"]
+                params["train"] = prints["train"] if step.epochs else ""
                 chain.append(self._step("finetune", f"fine-tune {step.epochs} epochs", params, chain[-1], load))
             elif step.method == "fp16":
                 precision = "fp16"
             elif step.method in ("ptq", "qat"):
-                params["calibration"] = prints["calibration"]
-                if step.method == "qat":
+                wanted, why = scheme_for(step, self._targets)
+                params |= {"step": asdict(wanted), "calibration": prints["calibration"]}
+                if step.method == "qat" or step.repair == "full":
                     params["train"] = prints["train"]
-                title = f"quantize {step.method} int8 {step.scheme}"
+                if step.repair != "off":  # the ladder climbs by the gate
+                    params |= {"eval": prints["eval"], "accuracy": to_plain(recipe.budgets.accuracy)}
+                    params["metric"] = metric_name(recipe)
+                title = f"quantize {step.method} int8 {wanted.scheme}" + (f" ({why})" if why else "")
                 return tuple(chain), self._step("quantize", title, params, chain[-1], load), "int8"
         return tuple(chain), chain[-1], "fp16" if precision == "fp16" else "fp32"
+
+    def _prune(self, step: Prune, seed: int, before: PlannedStep) -> PlannedStep:
+        wanted, note = resolved(step, self._targets)
+        timing = timing_params(wanted, self._targets, self._inputs.machine)
+        params = {"step": asdict(wanted), "seed": seed, "note": note, **timing}
+        if wanted.needs_training:
+            params["train"] = self._inputs.prints["train"]
+        title = goal_title(wanted) + (f" ({note})" if note else "")
+        return self._step("prune", title, params, before)
 
     def _file(
         self,
@@ -283,10 +284,24 @@ class _Planner:
 
 
 def metric_name(recipe: Recipe) -> str:
-    """The metric that the recipe is judged by."""
-    return recipe.budgets.accuracy.metric if recipe.budgets.accuracy else "top1"
+    """The metric that the recipe is judged by: its budget's, or else the family's first."""
+    accuracy = recipe.budgets.accuracy
+    return accuracy.metric if accuracy is not None else FAMILY_METRICS[recipe.family.kind][0]
 
 
 def describe_data(spec: DataSpec) -> str:
     """A data set in a few words, for plans and reports."""
     return " ".join(part for part in (spec.kind, spec.path or "", spec.split if spec.split != "all" else "") if part)
+
+
+def scheme_for(step: Quantize, targets: Sequence[Target]) -> tuple[Quantize, str]:
+    """``step`` with scheme portable put as the best that all ``targets`` take, and why.
+
+    TensorRT takes no zero points; with them, activations that are mostly positive have twice the steps.
+    """
+    if step.scheme != "portable":
+        return step, ""
+    strict = [target.name for target in targets if target.backend == "tensorrt"]
+    if strict:
+        return replace(step, scheme="symmetric"), f"for {strict[0]}"
+    return replace(step, scheme="affine"), "all targets take zero points"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import edgecv
+from edgecv.build.blame import CONTENTS
 from edgecv.build.context import Context
 from edgecv.build.plan import FilePlan, TargetPlan, versions
 from edgecv.build.reference import GOLDEN
@@ -71,9 +72,11 @@ def publish(context: Context, target: TargetPlan, out: Path) -> Path:
             shutil.copytree(made.folder, partial, dirs_exist_ok=True)
             if plan.reference is not None:
                 shutil.copyfile(context.store.folder(plan.reference.key) / GOLDEN, partial / GOLDEN)
+            if plan.verify is not None and (context.store.folder(plan.verify.key) / CONTENTS).is_file():
+                shutil.copyfile(context.store.folder(plan.verify.key) / CONTENTS, partial / CONTENTS)
             (partial / BUILDINFO).write_text(info, encoding="utf-8")
             names = [entry.path for entry in made.entries]
-            extra = [name for name in (GOLDEN, BUILDINFO) if (partial / name).is_file()]
+            extra = [name for name in (GOLDEN, CONTENTS, BUILDINFO) if (partial / name).is_file()]
             write_manifest(partial, replace(manifest, files=file_entries(partial, [*names, *extra])))
             _swap(partial, final)
         finally:

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.core.figures import Ladder, Rung
+from edgecv.build.blame import SOURCE, blame_form, blame_labels, first_cause, write_source_print
+from edgecv.build.plan import metric_name
+from edgecv.core.figures import Diagnosis, Ladder, Rung
 from edgecv.core.plain import to_plain
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import Recipe
 from edgecv.core.tensor import FloatArray
+from edgecv.measure.golden import Golden, decoded, save_golden
 from edgecv.measure.ladder import (
     GRAPH_MIN_DB,
     MIN_AGREEMENT,
@@ -25,7 +28,7 @@ from edgecv.measure.ladder import (
     QUANTISATION_MIN_DB,
     Judge,
     Outputs,
-    save_golden,
+    ladder,
     save_outputs,
 )
 from edgecv.vision.image import preprocess
@@ -65,11 +68,16 @@ def collect(
     else:
         forms.append(Outputs(FLOAT_ONNX, _run_onnx(exported, inputs)))
     truths = [sample.truth for sample in samples]
+    sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
     save_outputs(out / OUTPUTS, forms, picked=np.asarray(picked, dtype=np.int64), inputs=inputs)
-    found = Ladder(tuple(_rungs(recipe, forms, truths)), None)
+    rungs, causes = _rungs(recipe, forms, truths, sizes)
+    found = ladder(rungs, causes)
     (out / LADDER).write_text(json.dumps(to_plain(found)), encoding="utf-8")
     first = [sample.image for sample in samples[:golden]]
-    save_golden(out / GOLDEN, first, inputs[:golden], [array[:golden] for array in forms[-1].arrays], forms[-1].name)
+    last = Outputs(forms[-1].name, tuple(array[:golden] for array in forms[-1].arrays))
+    results = decoded(last, first, recipe.family, recipe.model.input)
+    save_golden(out / GOLDEN, Golden(tuple(first), inputs[:golden], last, results))
+    write_source_print(exported, inputs[:1], out / SOURCE, int8=quantised)
     return found
 
 
@@ -78,11 +86,14 @@ def recipe_is_int8(recipe: Recipe) -> bool:
     return any(getattr(step, "method", "") in ("ptq", "qat") for step in recipe.steps)
 
 
-def _rungs(recipe: Recipe, forms: Sequence[Outputs], truths: Sequence[Any]) -> list[Rung]:
-    metric = recipe.budgets.accuracy.metric if recipe.budgets.accuracy else "top1"
-    judge = Judge(recipe.family, recipe.model.input, truths, metric)
+def _rungs(
+    recipe: Recipe, forms: Sequence[Outputs], truths: Sequence[Any], pictures: Sequence[tuple[int, int]]
+) -> tuple[list[Rung], tuple[Diagnosis, ...]]:
+    """The rungs of the forms before compilation, and why the first that broke did."""
+    judge = Judge(recipe.family, recipe.model.input, truths, metric_name(recipe), pictures=pictures)
     by_name = {form.name: form for form in forms}
-    rungs = [judge.base(forms[0])]
+    base, wrong_labels = blame_labels(judge.base(forms[0]), judge, forms[0], truths)
+    rungs = [base]
     if FLOAT_TORCH in by_name:
         reference = by_name[FLOAT_TORCH]
         rungs.append(
@@ -91,7 +102,10 @@ def _rungs(recipe: Recipe, forms: Sequence[Outputs], truths: Sequence[Any]) -> l
         if QDQ_TORCH in by_name:
             limits = {"min_db": QUANTISATION_MIN_DB, "min_agreement": QUANTISATION_MIN_AGREEMENT}
             rungs.append(judge.rung(reference, by_name[QDQ_TORCH], **limits, blame="quantisation"))
-    return rungs
+    return rungs, first_cause(
+        rungs,
+        lambda rung: wrong_labels if rung is base else blame_form(forms[0], by_name[rung.name], rung.blame),
+    )
 
 
 def _torch_outputs(module: Any, inputs: FloatArray) -> tuple[FloatArray, ...]:

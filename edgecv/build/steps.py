@@ -19,13 +19,14 @@ from edgecv.build.context import Context
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
 from edgecv.core.artifact import sha256_file
-from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
+from edgecv.core.recipe import DataSpec, Finetune, Quantize, Recipe
 from edgecv.errors import ModelError
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.subject import subject
 
 STATE = "state.safetensors"
 HISTORY = "history.json"
+SPARSE = "sparse.json"
 PROGRAM = "program.pt2"
 ONNX = "model.onnx"
 CHECKPOINT = "checkpoint.pt"
@@ -46,15 +47,11 @@ def shared_actions() -> dict[str, Action]:
     }
 
 
-def _is_onnx(recipe: Recipe) -> bool:
-    return recipe.model.source.startswith("onnx:")
-
-
 def _load(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.models.load import load_model
     from edgecv.optimize.prune import save_module_state
 
-    if _is_onnx(recipe):
+    if step.params["straight"]:
         return _load_onnx(context, recipe, folder)
     module = load_model(
         recipe.model,
@@ -84,52 +81,47 @@ def _load_onnx(context: Context, recipe: Recipe, folder: Path) -> Mapping[str, A
 
 
 def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.build.pruning import prune_step
     from edgecv.optimize.finetune import TrainSet
-    from edgecv.optimize.prune import prune, save_module_state, taylor_batches
+    from edgecv.optimize.prune import taylor_batches
 
-    wanted = Prune(**{**step.params["step"], "protect": tuple(step.params["step"]["protect"])})
     module, history = _rebuild(context, step.inputs[0], recipe)
     batches = None
-    if wanted.importance == "taylor":
+    if "train" in step.params:
         train = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
-        batches = taylor_batches(train, samples=wanted.samples, seed=recipe.seed)
-    result = prune(
-        module,
-        step=wanted,
-        contract=recipe.model.input,
-        family=recipe.family,
-        batches=batches,
-        seed=recipe.seed,
-        progress=context.progress,
-    )
-    save_module_state(folder / STATE, result.module)
-    (folder / HISTORY).write_text(json.dumps([*history, *result.history]), encoding="utf-8")
-    return {
-        "macs_before": result.macs_before,
-        "macs_after": result.macs_after,
-        "parameters_before": result.params_before,
-        "parameters_after": result.params_after,
-    }
+        batches = taylor_batches(train, samples=step.params["step"]["samples"], seed=recipe.seed)
+    return prune_step(context, step.params, module=module, history=history, batches=batches, folder=folder)
 
 
 def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.optimize.finetune import TrainSet, finetune
     from edgecv.optimize.prune import save_module_state
+    from edgecv.optimize.sparsity import kept_sparse
 
     wanted = next(item for item in recipe.steps if isinstance(item, Finetune) and _same(item, step))
+    if wanted.epochs == 0:
+        for name in (STATE, HISTORY, SPARSE):
+            if (context.store.folder(step.inputs[0]) / name).is_file():
+                shutil.copyfile(context.store.folder(step.inputs[0]) / name, folder / name)
+        return {"epochs": 0}
     module, history = _rebuild(context, step.inputs[0], recipe)
     teacher = _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None
     checkpoint = context.store.work(step.key) / CHECKPOINT
-    result = finetune(
-        module,
-        step=wanted,
-        data=TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
-        teacher=teacher,
-        seed=recipe.seed,
-        devices=_devices(context),
-        progress=context.progress,
-        checkpoint=checkpoint,
-    )
+    sparse = context.store.folder(step.inputs[0]) / SPARSE
+    layers = json.loads(sparse.read_text(encoding="utf-8")) if sparse.is_file() else []
+    with kept_sparse(module, layers):
+        result = finetune(
+            module,
+            step=wanted,
+            data=TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
+            teacher=teacher,
+            seed=recipe.seed,
+            devices=_devices(context),
+            progress=context.progress,
+            checkpoint=checkpoint,
+        )
+    if layers:
+        shutil.copyfile(sparse, folder / SPARSE)
     save_module_state(folder / STATE, result.module)
     (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -146,14 +138,16 @@ def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     wanted = next(item for item in recipe.steps if isinstance(item, Quantize))
     module, _ = _rebuild(context, step.inputs[0], recipe)
     training = None
-    if wanted.method == "qat":
+    original = _rebuild(context, step.inputs[1], recipe)[0] if wanted.repair != "off" else None
+    trains = wanted.method == "qat" or (wanted.repair == "full" and recipe.data.train is not None)
+    if trains:
         training = Training(
             TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
             _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None,
             _devices(context),
             context.store.work(step.key) / CHECKPOINT,
         )
-    effect = quantize(context, recipe, wanted, module=module, training=training, folder=folder)
+    effect = quantize(context, recipe, wanted, module=module, training=training, folder=folder, original=original)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return effect
 
@@ -164,7 +158,7 @@ def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -
     from edgecv.optimize.prune import example_input
 
     source = context.store.folder(step.inputs[0])
-    if _is_onnx(recipe):
+    if (source / ONNX).is_file():
         shutil.copyfile(source / ONNX, folder / ONNX)
     else:
         if (source / PROGRAM).is_file():
@@ -178,11 +172,17 @@ def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -
 
 def _reference(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     exported = context.store.folder(step.inputs[0])
-    module = None if _is_onnx(recipe) else _rebuild(context, step.inputs[1], recipe)[0]
+    straight = (context.store.folder(step.inputs[1]) / ONNX).is_file()
+    module = None if straight else _rebuild(context, step.inputs[1], recipe)[0]
     reader = context.reader(recipe.data.eval)
     picked = even_indices(len(reader), REFERENCE_SAMPLES)
     ladder = collect(recipe, reader, picked, module=module, exported=exported, golden=GOLDEN_SAMPLES, out=folder)
     return {"samples": len(picked), "forms": ", ".join(rung.name for rung in ladder.rungs)}
+
+
+def rebuild(context: Context, key: str, recipe: Recipe) -> Any:
+    """The float network of a finished load, prune or finetune step."""
+    return _rebuild(context, key, recipe)[0]
 
 
 def _rebuild(context: Context, key: str, recipe: Recipe) -> tuple[Any, list[Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgecv import backends
 from edgecv.backends.common import quiet
+from edgecv.build.blame import CONTENTS, SOURCE, blame_compiled, first_cause, print_compiled
 from edgecv.build.context import Context
 from edgecv.build.plan import FilePlan, PlannedStep, metric_name
 from edgecv.build.reference import FLOAT_ONNX, FLOAT_TORCH, LADDER, OUTPUTS, QDQ_TORCH
@@ -22,13 +23,15 @@ from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.recipe import Recipe
 from edgecv.core.target import Target
 from edgecv.errors import ToolchainError
-from edgecv.measure.accuracy import evaluate, even_indices
+from edgecv.measure.accuracy import evaluate_parts, even_indices, save_parts
+from edgecv.measure.fingerprint import read_fingerprint, write_fingerprint
 from edgecv.measure.host import Sampler
 from edgecv.measure.ladder import Judge, Outputs, compiler_limits, ladder, load_outputs, preprocess_rung
 from edgecv.measure.latency import PLANS, measure_latency
 from edgecv.measure.subject import Subject, subject
 
 ACCURACY = "accuracy.json"
+PARTS = "parts.npz"
 LATENCY = "latency.json"
 MODEL_FOLDER = "model"
 COMPILED = "compiled.json"
@@ -94,14 +97,40 @@ def verify_file(context: Context, step: PlannedStep, recipe: Recipe, target: Tar
     finally:
         model.engine.close()
     found = Outputs(f"compiled {target.backend}", tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
-    judge = Judge(recipe.family, recipe.model.input, [sample.truth for sample in samples], metric_name(recipe))
+    judge = Judge(
+        recipe.family,
+        recipe.model.input,
+        [sample.truth for sample in samples],
+        metric_name(recipe),
+        pictures=[(sample.image.shape[0], sample.image.shape[1]) for sample in samples],
+    )
     min_db, min_agreement = compiler_limits(step_precision(recipe))
     rungs = [
         *below.rungs,
-        preprocess_rung(extra["inputs"], np.concatenate(fed)),
+        preprocess_rung(extra["inputs"], np.concatenate(fed), made.compiled.inputs[0]),
         judge.rung(last, found, min_db=min_db, min_agreement=min_agreement, blame="compiler"),
     ]
-    climbed = ladder(rungs)
+    first = extra["inputs"][:1]
+    proven = print_compiled(target.backend, made.folder / made.compiled.model, first, made.compiled.inputs[0])
+    if proven is not None:
+        write_fingerprint(folder / CONTENTS, proven)
+    climbed = ladder(
+        rungs,
+        below.diagnosis
+        or first_cause(
+            rungs,
+            lambda rung: blame_compiled(
+                rung,
+                expected=(extra["inputs"], last),
+                given=(np.concatenate(fed), found),
+                pictures=[sample.image for sample in samples],
+                contract=recipe.model.input,
+                made=(made.folder, made.compiled),
+                backend=target.backend,
+                source=read_fingerprint(reference / SOURCE),
+            ),
+        ),
+    )
     (folder / LADDER).write_text(json.dumps(to_plain(climbed)), encoding="utf-8")
     return {"first_broken": climbed.first_broken or "", "sqnr_db": to_plain(rungs[-1].sqnr_db)}
 
@@ -113,7 +142,7 @@ def evaluate_file(
     made = read_compiled(context, step.inputs[0])
     model = open_subject(context, made, recipe, target)
     try:
-        figures = evaluate(
+        figures, parts = evaluate_parts(
             model, context.reader(recipe.data.eval), metric=metric_name(recipe), progress=context.progress
         )
         share = model.engine.delegation()
@@ -122,6 +151,8 @@ def evaluate_file(
     figures = replace(figures, file_sha256=made.sha256)
     plain = {"accuracy": to_plain(figures), "delegation": to_plain(share)}
     (folder / ACCURACY).write_text(json.dumps(plain), encoding="utf-8")
+    if parts is not None:
+        save_parts(folder / PARTS, parts)
     return {figures.metric: round(figures.value, 6), "samples": figures.samples}
 
 

@@ -1,11 +1,9 @@
-"""Commands on an artifact: import, build, eval, verify. They work on a board without the host half."""
+"""Commands on an artifact: import, build, eval. They work on a board without the host half."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from edgecv import families
@@ -20,7 +18,6 @@ from edgecv.measure.accuracy import evaluate as evaluate_subject
 from edgecv.runtime.complete import complete
 from edgecv.runtime.importer import import_model
 from edgecv.runtime.load import load_artifact
-from edgecv.runtime.prove import prove
 
 
 def import_file(options: argparse.Namespace) -> int:
@@ -78,25 +75,6 @@ def evaluate(options: argparse.Namespace) -> int:
     for name, value in figures.extras.items():
         print(f"{name} {value:.4f}")
     print(f"file {figures.file_sha256}")
-    return 0
-
-
-def verify(options: argparse.Namespace) -> int:
-    """Check files, chain and answers."""
-    proof = prove(Path(options.artifact))
-    if options.json:
-        print(json.dumps({"holds": proof.holds, **to_plain(asdict(proof))}))
-    else:
-        print(f"{proof.files} files are whole, model {proof.chain_file}")
-        for rung in proof.ladder.rungs if proof.ladder else ():
-            decibel = "equal" if rung.sqnr_db == float("inf") else f"{rung.sqnr_db:.1f} dB"
-            agreement = "" if rung.agreement is None else f", same answer on {rung.agreement:.0%}"
-            print(f"{rung.outcome}: {rung.name} against {rung.against}: {decibel}{agreement}, {rung.samples} pictures")
-        if proof.skipped:
-            print(f"answers were not checked: {proof.skipped}")
-    if not proof.holds and proof.ladder is not None:
-        print(f"edgecv: the first rung that broke: {proof.ladder.first_broken}", file=sys.stderr)
-        return 6
     return 0
 
 

@@ -41,7 +41,10 @@ def _rows(what: str) -> list[dict[str, Any]]:
     if what == "backends":
         return [_backend_row(name) for name in backends.BACKENDS]
     if what == "families":
-        return [{"name": kind, "metrics": ", ".join(families.get(kind).METRICS)} for kind in families.FAMILIES]
+        return [
+            {"name": kind, "metrics": ", ".join(family.METRICS), "heads": ", ".join(family.HEAD_NAMES) or "one layout"}
+            for kind, family in families.FAMILIES.items()
+        ]
     from edgecv.recipe.files import data_folder
 
     folder = data_folder("recipes" if what == "recipes" else "calibration")

@@ -38,13 +38,14 @@ class AccuracyFigures:
 
 @dataclass(frozen=True)
 class DropFigures:
-    """``reference - candidate`` of a metric, judged by a paired bootstrap over samples."""
+    """``reference - candidate`` of a metric, judged by a paired bootstrap over samples with so many ``resamples``."""
 
     drop: float
     interval: Interval
     max_drop: float | None
     outcome: Outcome
     samples_to_decide: int | None = None
+    resamples: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -205,11 +206,34 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """Why a rung broke, by name: ``what`` is ``found`` and should be ``expected``.
+
+    ``rung`` is what is to blame (pre-processing, graph, quantisation, compiler, decode, metric); ``evidence`` says how
+    that was computed. ``found`` and ``expected`` are "" where there is no single value.
+    """
+
+    rung: str
+    what: str
+    found: str
+    expected: str
+    evidence: str = ""
+
+    @property
+    def text(self) -> str:
+        """One line: what, found and expected."""
+        if not (self.found or self.expected):
+            return self.what
+        return f"{self.what}: found {self.found or 'nothing'}, expected {self.expected or 'nothing'}"
+
+
+@dataclass(frozen=True)
 class Ladder:
-    """The rungs of one target, in order, and the first that broke (None when all hold)."""
+    """The rungs of one target, in order, and the first that broke (None when all hold), with its causes by name."""
 
     rungs: tuple[Rung, ...]
     first_broken: str | None
+    diagnosis: tuple[Diagnosis, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import AccuracyFigures, Delegation
@@ -151,6 +154,31 @@ class Backend(Protocol):
         ...
 
 
+class Parts(Protocol):
+    """What every picture brings to a metric that is no mean over pictures (average precision, IoU of sums, ...).
+
+    The metric can be computed again with each picture counted any number of times: what a bootstrap needs.
+    """
+
+    @property
+    def samples(self) -> int:
+        """Number of pictures."""
+        ...
+
+    @property
+    def work(self) -> int:
+        """About how many numbers one computation of the metric goes through."""
+        ...
+
+    def values(self, counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """The metric `(R,)` with every picture counted as ``counts`` `(R, samples)` says."""
+        ...
+
+    def arrays(self) -> Mapping[str, Array]:
+        """Everything as arrays, to be stored; ``form`` says what `edgecv.families.parts_from` makes of them."""
+        ...
+
+
 class Metric(Protocol):
     """Collects decoded results against truths, then gives the figures."""
 
@@ -159,11 +187,22 @@ class Metric(Protocol):
     def compute(self) -> AccuracyFigures: ...
 
 
+@runtime_checkable
+class PartsMetric(Metric, Protocol):
+    """A metric that is no mean over pictures: ``per_sample`` of its figures cannot be averaged to its value."""
+
+    def parts(self) -> Parts:
+        """What the pictures so far bring to it."""
+        ...
+
+
 class Family(Protocol):
     """What the outputs of a model mean: the module ``edgecv/families/<kind>.py``."""
 
     KIND: str
     METRICS: tuple[str, ...]
+    HEAD_NAMES: tuple[str, ...]
+    """Layouts of outputs that ``FamilySpec.head`` may name; empty where there is only one."""
 
     def problems(self, spec: FamilySpec, outputs: Sequence[TensorSpec]) -> list[str]:
         """Why outputs of this shape do not fit the family, in words; empty when they do."""

@@ -18,6 +18,7 @@ __all__ = [
     "Data",
     "DataSpec",
     "Distill",
+    "FAMILY_METRICS",
     "FamilySpec",
     "Finetune",
     "LatencyBudget",
@@ -101,16 +102,26 @@ class FamilySpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set: ``sklearn-digits`` (bundled), ``imagefolder`` (a folder a class) or ``csv`` (file,label)."""
+    """A data set: ``sklearn-digits`` (bundled), ``imagefolder`` (a folder a class), ``csv`` (file,label), ``coco``
+    (instances json with boxes) or ``images`` (a folder or glob of pictures without labels).
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    kind: Literal["sklearn-digits", "imagefolder", "csv"] = field(metadata={"description": "reader"})
-    path: str | None = field(default=None, metadata={"description": "folder or csv file, relative to the recipe"})
+    kind: Literal["sklearn-digits", "imagefolder", "csv", "coco", "images"] = field(metadata={"description": "reader"})
+    path: str | None = field(
+        default=None, metadata={"description": "folder, csv file, instances json or glob, relative to the recipe"}
+    )
     split: Literal["train", "test", "all"] = field(default="all", metadata={"description": "part of a bundled set"})
-    root: str | None = field(default=None, metadata={"description": "csv: folder of the images (default: of the csv)"})
+    root: str | None = field(
+        default=None, metadata={"description": "csv, coco: folder of the images (default: of the file)"}
+    )
     file_column: str = field(default="file", metadata={"description": "csv: column with the image's path"})
     label_column: str = field(default="label", metadata={"description": "csv: column with class name or number"})
+    only: str | None = field(
+        default=None,
+        metadata={"min_length": 1, "description": "coco, images: glob, or a part, of the file name or coco_url"},
+    )
     limit: int | None = field(default=None, metadata={"ge": 1, "description": "use an even pick of so many samples"})
     strict: bool = field(default=False, metadata={"description": "refuse unreadable images instead of skipping them"})
 
@@ -144,27 +155,69 @@ class Data:
 
 @dataclass(frozen=True)
 class Prune:
-    """Structured pruning by the dependency graph; exactly one of ``speedup`` and ``ratio``."""
+    """Pruning. Structured (whole channels go): exactly one of ``speedup``, ``ratio`` and ``latency_ms``.
+
+    With ``by: latency`` or ``latency_ms`` times measured on ``target`` decide which channels go. With a
+    ``pattern`` single weights become zero and no channel goes: 2:4 takes neither of the three,
+    unstructured takes ``ratio``.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
     importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "fpgm", "random"] = field(
         default="magnitude", metadata={"description": "which channels matter"}
     )
-    speedup: float | None = field(default=None, metadata={"gt": 1, "le": 64, "description": "MACs before / after"})
-    ratio: float | None = field(default=None, metadata={"gt": 0, "lt": 1, "description": "share of channels to cut"})
+    speedup: float | None = field(
+        default=None,
+        metadata={"gt": 1, "le": 64, "description": "MACs before / after; by latency: time before / after"},
+    )
+    ratio: float | None = field(
+        default=None, metadata={"gt": 0, "lt": 1, "description": "share of channels to cut (unstructured: of weights)"}
+    )
+    latency_ms: float | None = field(
+        default=None, metadata={"gt": 0, "description": "median of the float network's engine call on target, batch 1"}
+    )
+    by: Literal["macs", "latency"] = field(
+        default="macs", metadata={"description": "what speedup counts; latency_ms always goes by latency"}
+    )
+    target: str | None = field(
+        default=None,
+        metadata={"description": "by latency: one of the recipe's targets (default: the first that is this machine)"},
+    )
+    pattern: Literal["2:4", "unstructured"] | None = field(
+        default=None, metadata={"description": "zero single weights instead of cutting channels"}
+    )
     scope: Literal["global", "uniform"] = field(
         default="global", metadata={"description": "rank over all layers, or in each"}
     )
-    round_to: int = field(
-        default=8, metadata={"ge": 1, "le": 64, "description": "channel counts are multiples of this"}
+    round_to: int | None = field(
+        default=None,
+        metadata={
+            "ge": 1,
+            "le": 64,
+            "description": "channel counts are multiples of this (default: what all of the targets like)",
+        },
     )
     max_layer_ratio: float = field(
         default=0.8, metadata={"gt": 0, "lt": 1, "description": "no layer loses a larger share than this"}
     )
     steps: int = field(default=1, metadata={"ge": 1, "le": 100, "description": "reach the target in so many rounds"})
     protect: tuple[str, ...] = field(default=(), metadata={"description": "module name globs never to prune"})
-    samples: int = field(default=256, metadata={"ge": 1, "description": "training samples for taylor importance"})
+    samples: int = field(default=256, metadata={"ge": 1, "description": "training samples for taylor and repair"})
+    repair: bool = field(
+        default=False,
+        metadata={"description": "solve the weights behind cut channels by least squares on training samples"},
+    )
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether training samples are looked at."""
+        return self.pattern is None and (self.importance == "taylor" or self.repair)
+
+    @property
+    def by_latency(self) -> bool:
+        """Whether measured times decide which channels go."""
+        return self.pattern is None and (self.latency_ms is not None or self.by == "latency")
 
 
 @dataclass(frozen=True)
@@ -179,11 +232,11 @@ class Distill:
 
 @dataclass(frozen=True)
 class Finetune:
-    """Training after pruning."""
+    """Training after pruning. With 0 epochs nothing is trained, and neither data nor a loss is needed."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    epochs: int = field(metadata={"ge": 1, "le": 10000, "description": "passes over the training set"})
+    epochs: int = field(metadata={"ge": 0, "le": 10000, "description": "passes over the training set"})
     lr: float = field(default=1e-3, metadata={"gt": 0, "description": "peak learning rate"})
     batch_size: int = field(default=64, metadata={"ge": 1, "description": "samples a step and device"})
     optimizer: Literal["adamw", "sgd"] = field(default="adamw", metadata={"description": "optimiser"})
@@ -211,13 +264,33 @@ class Quantize:
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
     method: Literal["none", "fp16", "ptq", "qat"] = field(metadata={"description": "how"})
-    scheme: Literal["portable", "affine"] = field(
-        default="portable", metadata={"description": "portable: symmetric, runs on every target; affine: zero points"}
+    scheme: Literal["portable", "symmetric", "affine"] = field(
+        default="portable",
+        metadata={"description": "portable: the best that all targets take; symmetric; affine: with zero points"},
     )
-    keep_float: tuple[str, ...] = field(default=(), metadata={"description": "module name globs that stay float"})
-    ranges: Literal["mean-minmax", "minmax"] = field(
+    keep_float: tuple[str, ...] = field(
+        default=(),
+        metadata={"description": "what stays float: module name globs, op:NAME such as op:add, or node:NAME"},
+    )
+    ranges: Literal["mean-minmax", "minmax", "percentile", "mse", "entropy"] = field(
         default="mean-minmax",
-        metadata={"description": "ptq: mean of the pictures' ranges (cuts outliers), or the widest range seen"},
+        metadata={
+            "description": "ptq: mean of the pictures' ranges (cuts outliers), the widest range seen, "
+            "99.99 % of the values, the least squared error, or the least loss of information"
+        },
+    )
+    equalize: bool = field(
+        default=False, metadata={"description": "ptq: even out the channels of neighbouring layers first"}
+    )
+    adaround: tuple[str, ...] = field(
+        default=(), metadata={"description": "ptq: layer name globs whose weights learn which way to round"}
+    )
+    repair: Literal["off", "ptq", "full"] = field(
+        default="off",
+        metadata={
+            "description": "what is tried while budgets.accuracy.max_drop is not met: nothing, "
+            "settings without training, or qat as well"
+        },
     )
     bias_correction: bool = field(default=True, metadata={"description": "ptq: correct the shift of biases"})
     smooth_quant: bool = field(default=False, metadata={"description": "ptq: SmoothQuant, for transformers"})
@@ -233,13 +306,24 @@ Step = Union[Prune, Finetune, Quantize]
 STEP_KEYS: dict[str, type[Step]] = {"prune": Prune, "finetune": Finetune, "quantize": Quantize}
 
 
+FAMILY_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("top1", "top5"),
+    "detection": ("ap", "ap50"),
+    "pose": ("pck",),
+    "embedding": ("recall1", "map"),
+}
+"""The metrics of each family, the usual one first, as its module has them: a recipe is read without loading those."""
+
+
 @dataclass(frozen=True)
 class AccuracyBudget:
     """How much of the metric may be lost against the original float model."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    metric: Literal["top1", "top5"] = field(default="top1", metadata={"description": "metric of the family"})
+    metric: Literal["top1", "top5", "ap", "ap50", "pck", "recall1", "map"] = field(
+        default="top1", metadata={"description": "metric of the family (default: the family's first)"}
+    )
     max_drop: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "0.01 = one point"})
     min: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "lowest allowed value"})
 

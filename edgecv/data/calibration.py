@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgecv.core.calibration import CalibrationFile, CalibrationManifest
 from edgecv.core.contract import InputContract
@@ -16,7 +17,7 @@ from edgecv.core.recipe import DataSpec
 from edgecv.data.files import SHOWN, fingerprint_of
 from edgecv.data.lint import LintFinding, lint_calibration, refuse
 from edgecv.data.readers import LabelledReader, open_reader, open_subset
-from edgecv.data.selection import Rule, pick, truths_of
+from edgecv.data.selection import Rule, classes_of, pick, truths_of
 from edgecv.errors import ArtifactError, DataError, UsageError
 
 __all__ = ["SubsetReader", "calibrate", "make_manifest", "open_calibration", "pick"]
@@ -32,7 +33,7 @@ class SubsetReader:
         self._indices = tuple(indices)
         truths = truths_of(reader)
         self.ids: Sequence[str] = tuple(reader.ids[index] for index in indices)
-        self.truths: Sequence[int] = tuple(truths[index] for index in indices)
+        self.truths: Sequence[Any] = tuple(truths[index] for index in indices)
         self.skipped = reader.skipped
         self.notes: tuple[str, ...] = ()
 
@@ -65,6 +66,8 @@ def make_manifest(
 ) -> CalibrationManifest:
     """The manifest of the samples ``picked`` from ``reader``; ``source`` is what it records as their origin.
 
+    Its coverage is how many pictures show each class; empty without labels.
+
     Raises:
         DataError: nothing is picked, no licence is named, or ``name`` cannot be a manifest's name.
     """
@@ -78,7 +81,8 @@ def make_manifest(
     truths = truths_of(reader)
     counts = [0] * len(labels)
     for index in picked:
-        counts[truths[index]] += 1
+        for shown in classes_of(truths[index]) or ():
+            counts[shown] += 1
     return CalibrationManifest(
         calibration=1,
         name=name,

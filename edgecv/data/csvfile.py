@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgecv.core.recipe import DataSpec
-from edgecv.data.files import Entry, Listing
+from edgecv.data.files import Entry, Listing, inside
 from edgecv.errors import DataError
 
 
@@ -29,7 +29,7 @@ def list_csv(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     seen: dict[str, int] = {}
     for line, file, label in csv_rows(spec, path):
         try:
-            name = _inside(file, root)
+            name = inside(file, root)
             if name in seen:
                 raise ValueError(f"{file!r} stands in line {seen[name]} already")
             truth = _class_index(label, by_name, len(labels))
@@ -94,13 +94,3 @@ def _class_index(label: str, by_name: dict[str, int], classes: int) -> int:
     if label.isascii() and label.isdigit() and int(label) < classes:
         return int(label)
     raise ValueError(f"label {label!r} is neither a class name nor an index within 0..{classes - 1}")
-
-
-def _inside(file: str, root: Path) -> str:
-    """The file's path relative to ``root``, '/' between parts. Links are the owner's choice and stay as they are."""
-    if not file or "\0" in file:
-        raise ValueError("the file name is empty" if not file else "the file name holds a zero byte")
-    path = Path(os.path.normpath(root / file))
-    if not path.is_relative_to(root) or path == root:
-        raise ValueError(f"{file!r} leaves the folder {root}; put the image below it, or set root")
-    return path.relative_to(root).as_posix()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Sample
+from edgecv.core.results import DetectionTruth
 from edgecv.data import imagefile
 from edgecv.errors import DataError
 
@@ -22,11 +27,14 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file: its name in the data set ('/' between parts), where it lies, its class index."""
+    """One image file: its name in the data set ('/' between parts), where it lies, and its truth.
+
+    ``truth`` is a class index, a `DetectionTruth`, or None where the set has no labels.
+    """
 
     id: str
     path: Path
-    truth: int
+    truth: Any
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class FileReader:
         self._checked = tuple(checked)
         self._skipped = dict(skipped)
         self.ids: Sequence[str] = tuple(item.entry.id for item in checked)
-        self.truths: Sequence[int] = tuple(item.entry.truth for item in checked)
+        self.truths: Sequence[Any] = tuple(item.entry.truth for item in checked)
         self.notes = tuple(notes)
 
     @property
@@ -70,7 +78,7 @@ class FileReader:
         return len(self._checked)
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample ``index``: uint8 `(H, W, 3)` BGR and the class index.
+        """Sample ``index``: uint8 `(H, W, 3)` BGR and its truth.
 
         Raises:
             DataError: the file was removed or damaged since the data set was opened.
@@ -94,20 +102,55 @@ class FileReader:
         return fingerprint_of((item.entry.id, item.entry.truth, item.sha256) for item in self._checked)
 
 
-def fingerprint_of(samples: Iterable[tuple[str, int, str]]) -> str:
+def fingerprint_of(samples: Iterable[tuple[str, Any, str]]) -> str:
     """SHA-256 over (id, truth, content hash) of samples, in their order."""
     digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(repr(sample).encode())
+    for name, truth, content in samples:
+        digest.update(repr((name, truth_key(truth), content)).encode())
     return digest.hexdigest()
 
 
-def even_pick(truths: Sequence[int], limit: int | None) -> list[int]:
-    """At most ``limit`` indices, spread evenly over the classes and within each, in rising order."""
+def truth_key(truth: Any) -> Any:
+    """A truth as a value whose ``repr`` tells all of it: arrays as a hash, the rest as it is."""
+    if not isinstance(truth, DetectionTruth):
+        return truth
+    digest = hashlib.sha256()
+    for array in (truth.boxes, truth.class_ids, truth.crowd, truth.area):
+        digest.update(b"-" if array is None else array.tobytes())
+    return digest.hexdigest()
+
+
+def even_pick(truths: Sequence[Any], limit: int | None) -> list[int]:
+    """At most ``limit`` indices, spread evenly over the classes and within each, in rising order.
+
+    Truths that are no class index count as one class.
+    """
     if limit is None or limit >= len(truths):
         return list(range(len(truths)))
-    by_class = sorted(range(len(truths)), key=lambda index: truths[index])
+    strata = [int(truth) if isinstance(truth, (int, np.integer)) else 0 for truth in truths]
+    by_class = sorted(range(len(truths)), key=lambda index: strata[index])
     return sorted(by_class[index * len(truths) // limit] for index in range(limit))
+
+
+def inside(file: str, root: Path) -> str:
+    """The file's path relative to ``root``, '/' between parts. Links are the owner's choice and stay as they are.
+
+    Raises:
+        ValueError: the name is empty, holds a zero byte or leaves ``root``.
+    """
+    if not file or "\0" in file:
+        raise ValueError("the file name is empty" if not file else "the file name holds a zero byte")
+    path = Path(os.path.normpath(root / file))
+    if not path.is_relative_to(root) or path == root:
+        raise ValueError(f"{file!r} leaves the folder {root}; put the image below it, or set root")
+    return path.relative_to(root).as_posix()
+
+
+def wanted_name(only: str, *names: str) -> bool:
+    """Whether one of ``names`` fits ``only``: a glob (``*``, ``?``, ``[...]``), or else a part of a name."""
+    if any(sign in only for sign in "*?["):
+        return any(fnmatch.fnmatchcase(name, only) for name in names)
+    return any(only in name for name in names)
 
 
 def check_files(listing: Listing, progress: Progress) -> FileReader:

@@ -13,7 +13,7 @@ from edgecv.core.protocols import Reader
 from edgecv.core.tensor import FloatArray
 from edgecv.data.features import Features, features_of
 from edgecv.data.files import even_pick
-from edgecv.data.selection import Rule, truths_of
+from edgecv.data.selection import Rule, classes_of, truths_of
 from edgecv.errors import DataError
 
 MIN_PICTURES = 8
@@ -160,10 +160,18 @@ def _near_share(patterns: FloatArray) -> float:
 
 
 def _classes(calibration: Reader, labels: Sequence[str]) -> list[LintFinding]:
-    """All classes should be there once there are two pictures for each; before that, half of what is possible."""
+    """All classes should be there once there are two pictures for each; before that, half of what is possible.
+
+    A set without labels is not judged, and one class alone is only an error where a picture has one class.
+    """
     count, classes = len(calibration), len(labels)
-    covered = sorted(set(truths_of(calibration)))
-    if len(covered) == 1 and classes > 1:
+    truths = truths_of(calibration)
+    shows = [classes_of(truth) for truth in truths]
+    if None in shows:
+        return []
+    covered = sorted({index for found in shows for index in found or ()})
+    single = all(isinstance(truth, (int, np.integer)) for truth in truths)
+    if len(covered) == 1 and classes > 1 and single:
         message = f"all {count} pictures are of one class, {labels[covered[0]]}. Use select: stratified."
         return [LintFinding("error", "one-class", message, 1, 2)]
     wanted = classes if count >= 2 * classes else min(count, classes) // 2

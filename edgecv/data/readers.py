@@ -7,26 +7,29 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec
+from edgecv.data.coco import list_coco
 from edgecv.data.csvfile import csv_paths, csv_rows, list_csv
 from edgecv.data.digits import digits_fingerprint, open_digits
-from edgecv.data.files import Listing, check_files, open_files
+from edgecv.data.files import Listing, check_files, open_files, truth_key
 from edgecv.data.imagefolder import class_folders, data_folder, image_paths, list_folder
+from edgecv.data.unlabelled import list_images
 from edgecv.errors import DataError
 
 _SILENT = SilentProgress()
+_ELSEWHERE = ("path", "root")
 
 
 class LabelledReader(Reader, Protocol):
-    """A `Reader` of a classification set, which knows its truths without decoding a picture."""
+    """A `Reader` which knows its truths without decoding a picture."""
 
     @property
-    def truths(self) -> Sequence[int]:
-        """Class index of every sample, in order."""
+    def truths(self) -> Sequence[Any]:
+        """Truth of every sample, in order: a class index, a `DetectionTruth`, or None in a set without labels."""
         ...
 
     @property
@@ -71,30 +74,36 @@ def open_subset(
 
 
 def list_files(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
-    """The files of an ``imagefolder`` or ``csv`` data set; no image is opened.
+    """The files of every kind of data set but ``sklearn-digits``; no image is opened.
 
     Raises:
-        DataError: missing, empty, or its classes do not fit ``labels``.
+        DataError: missing, empty, broken, or its classes do not fit ``labels``.
     """
     if spec.kind == "imagefolder":
         return list_folder(spec, base=base, labels=labels)
     if spec.kind == "csv":
         return list_csv(spec, base=base, labels=labels)
-    raise DataError(f"data kind {spec.kind!r} has no files; allowed are imagefolder and csv")
+    if spec.kind == "coco":
+        return list_coco(spec, base=base, labels=labels)
+    if spec.kind == "images":
+        return list_images(spec, base=base)
+    raise DataError(f"data kind {spec.kind!r} has no files; allowed are imagefolder, csv, coco and images")
 
 
-def spec_fingerprint(spec: DataSpec, *, base: Path) -> str:
+def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) -> str:
     """A quick hash that changes when the data set behind ``spec`` does, as 64 hex digits.
+
+    ``labels`` are needed for kind coco, whose file is checked here.
 
     Over the settings, and each file's relative path, size and time of last change; no image is
     opened and scikit-learn is not imported. Two copies of a data set have different hashes
     where their times differ: use `Reader.fingerprint` to compare contents.
 
     Raises:
-        DataError: the data set is missing.
+        DataError: the data set is missing; or, of kind coco, broken.
     """
     digest = hashlib.sha256()
-    settings = {key: value for key, value in asdict(spec).items() if key not in ("path", "root")}
+    settings = {key: value for key, value in asdict(spec).items() if key not in _ELSEWHERE and not _unset(key, value)}
     digest.update(repr(sorted(settings.items())).encode())
     if spec.kind == "sklearn-digits":
         digest.update(digits_fingerprint().encode())
@@ -103,12 +112,22 @@ def spec_fingerprint(spec: DataSpec, *, base: Path) -> str:
         for folder in class_folders(root):
             for path in image_paths(folder):
                 _add_file(digest, str(path), start=len(str(root)))
+    elif spec.kind in ("coco", "images"):
+        listing = list_files(spec, base=base, labels=labels)
+        for entry in listing.entries:
+            digest.update(repr((entry.id, truth_key(entry.truth))).encode())
+            _add_file(digest, str(entry.path), start=len(str(entry.path)) - len(entry.id))
     else:
         path, root = csv_paths(spec, base=base)
         for _, file, label in csv_rows(spec, path):
             digest.update(label.encode())
             _add_file(digest, os.path.join(root, file), start=len(str(root)))
     return digest.hexdigest()
+
+
+def _unset(key: str, value: Any) -> bool:
+    """Settings that came later count only where they are used, so that they change no older hash."""
+    return key == "only" and value is None
 
 
 def _add_file(digest: "hashlib._Hash", path: str, *, start: int) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from edgecv.core.contract import InputContract
 from edgecv.core.protocols import Reader
+from edgecv.core.results import DetectionTruth
 from edgecv.core.tensor import FloatArray
 from edgecv.data.features import features_of
 from edgecv.errors import DataError
@@ -25,13 +26,14 @@ def pick(
 ) -> list[int]:
     """Indices of ``samples`` pictures of ``reader``, in rising order; the same arguments give the same ones.
 
-    ``random``: each picture is as likely as any other. ``stratified``: at random, as many of each
-    class as the classes allow. ``k-center``: greedy k-centre on small features of the network's
-    input, so that no picture is far from a picked one (the core-set of Sener and Savarese 2018,
-    arXiv:1708.00489; the greedy rule is within twice the best radius, Gonzalez 1985).
+    ``random``: each picture is as likely as any other. ``stratified``: at random, as many of each class as the
+    classes allow (a picture of several classes counts for each; those of none come last). ``k-center``: greedy
+    k-centre on small features of the network's input, so that no picture is far from a picked one (the
+    core-set of Sener and Savarese 2018, arXiv:1708.00489; the greedy rule is within twice the best radius,
+    Gonzalez 1985).
 
     Raises:
-        DataError: the set has fewer pictures than ``samples``.
+        DataError: the set has fewer pictures than ``samples``, or ``stratified`` and no labels.
     """
     if not 1 <= samples <= len(reader):
         raise DataError(
@@ -40,20 +42,32 @@ def pick(
         )
     rules: dict[Rule, Callable[[], list[int]]] = {
         "random": lambda: _random(len(reader), samples, seed),
-        "stratified": lambda: _stratified(truths_of(reader), samples, seed, classes=len(labels)),
+        "stratified": lambda: _by_class(truths_of(reader), samples, seed, classes=len(labels)),
         "k-center": lambda: _k_center(reader, samples, seed, contract),
     }
     return sorted(rules[select]())
 
 
-def truths_of(reader: Reader) -> Sequence[int]:
-    """Class index of every sample; a reader without ``truths`` has each of its samples read.
+def truths_of(reader: Reader) -> Sequence[Any]:
+    """Truth of every sample; a reader without ``truths`` has each of its samples read.
 
     Raises:
         DataError: a sample cannot be read.
     """
-    known: Sequence[int] | None = getattr(reader, "truths", None)
-    return known if known is not None else [int(reader[index].truth) for index in range(len(reader))]
+    known: Sequence[Any] | None = getattr(reader, "truths", None)
+    return known if known is not None else [reader[index].truth for index in range(len(reader))]
+
+
+def classes_of(truth: Any) -> tuple[int, ...] | None:
+    """The classes that a picture shows, each once, in rising order; None where there is no label.
+
+    A truth that is neither a class index nor a `DetectionTruth` tells no classes either.
+    """
+    if isinstance(truth, (int, np.integer)):
+        return (int(truth),)
+    if isinstance(truth, DetectionTruth):
+        return tuple(int(index) for index in np.unique(truth.class_ids))
+    return None
 
 
 def greedy_k_center(vectors: FloatArray, samples: int, *, first: int) -> list[int]:
@@ -86,6 +100,32 @@ def _distances(vectors: FloatArray, index: int) -> FloatArray:
 
 def _random(total: int, samples: int, seed: int) -> list[int]:
     return random.Random(seed).sample(range(total), samples)
+
+
+def _by_class(truths: Sequence[Any], samples: int, seed: int, *, classes: int) -> list[int]:
+    if all(isinstance(truth, (int, np.integer)) for truth in truths):
+        return _stratified(truths, samples, seed, classes=classes)
+    shows = [classes_of(truth) for truth in truths]
+    if None in shows:
+        raise DataError("select is stratified and the pictures have no labels; use select: random or k-center")
+    return _stratified_sets([found or () for found in shows], samples, seed, classes=classes)
+
+
+def _stratified_sets(shows: Sequence[tuple[int, ...]], samples: int, seed: int, *, classes: int) -> list[int]:
+    """Always a picture that shows most of the classes that are shown least so far; of equals, one at random."""
+    order = np.array(_random(len(shows), len(shows), seed), dtype=np.int64)
+    table = np.zeros((len(shows), classes), dtype=np.float32)
+    for row, index in enumerate(order):
+        table[row, list(shows[index])] = 1.0
+    seen = np.zeros(classes, dtype=np.float32)
+    picked: list[int] = []
+    free = np.ones(len(shows), dtype=bool)
+    while len(picked) < samples:
+        row = int(np.argmax(np.where(free, table @ (1.0 / (1.0 + seen)), -1.0)))
+        free[row] = False
+        picked.append(int(order[row]))
+        seen += table[row]
+    return picked
 
 
 def _stratified(truths: Sequence[int], samples: int, seed: int, *, classes: int) -> list[int]:

@@ -18,6 +18,7 @@ from edgecv.errors import DataError, ModelError, UsageError
 from edgecv.families.graph_heads import output_layers
 
 KIND = "classification"
+HEAD_NAMES: tuple[str, ...] = ()
 METRICS: tuple[str, ...] = ("top1", "top5")
 
 

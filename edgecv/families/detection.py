@@ -21,9 +21,10 @@ from edgecv.families.heads.common import Candidates, Head, Ints, Option, flag, i
 from edgecv.vision.boxes import nms, soft_nms, top_k
 from edgecv.vision.image import Geometry, geometry
 
-__all__ = ["KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected"]
+__all__ = ["HEAD_NAMES", "KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected"]
 
 KIND = "detection"
+HEAD_NAMES: tuple[str, ...] = tuple(HEADS)
 
 MAX_CANDIDATES = 30_000
 """Of more objects above the score threshold only the best go on to non-maximum suppression."""

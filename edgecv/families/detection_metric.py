@@ -12,6 +12,8 @@ from edgecv.core.figures import AccuracyFigures
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import Detections, DetectionTruth
 from edgecv.errors import DataError, ToolchainError
+from edgecv.families.box_parts import IOU_THRESHOLDS, box_parts
+from edgecv.families.ranked import RankedParts
 from edgecv.vision.boxes import iou
 
 METRICS: tuple[str, ...] = ("ap", "ap50")
@@ -97,6 +99,11 @@ class AveragePrecision:
             extras=figures,
             per_sample=shares,
         )
+
+    def parts(self) -> RankedParts:
+        """What every picture brings to the metric, to compute it again with pictures counted any number of times."""
+        thresholds = IOU_THRESHOLDS[:1] if self._name == "ap50" else IOU_THRESHOLDS
+        return box_parts(self._results, self._truths, thresholds=thresholds)
 
     def _coco(self) -> dict[str, float]:
         coco, evaluator = _evaluator()

@@ -16,6 +16,7 @@ from edgecv.errors import DataError, ModelError, UsageError
 from edgecv.families.graph_heads import output_layers
 
 KIND = "embedding"
+HEAD_NAMES: tuple[str, ...] = ()
 METRICS: tuple[str, ...] = ("recall1", "map")
 _SAME_COSINE = 0.98
 

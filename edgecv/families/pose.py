@@ -272,3 +272,5 @@ HEADS: dict[str, Head] = {
     "yolo-pose": Head("one output (1, 5 + 3K, N): boxes, scores, keypoints", _yolo_count, _yolo),
 }
 """By name; a new layout is one row."""
+
+HEAD_NAMES: tuple[str, ...] = tuple(HEADS)

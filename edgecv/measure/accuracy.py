@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from edgecv import families
 from edgecv.core.figures import AccuracyFigures
 from edgecv.core.progress import Progress, SilentProgress
-from edgecv.core.protocols import Reader
+from edgecv.core.protocols import Metric, Parts, PartsMetric, Reader
 from edgecv.core.tensor import FloatArray
 from edgecv.errors import DataError
+from edgecv.measure.gate import parts_interval
+from edgecv.measure.ladder import read_npz
 from edgecv.measure.subject import Subject
 
 MAX_COLLECT_BYTES = 1 << 30
@@ -30,16 +34,54 @@ def evaluate(
         UsageError: the family has no such metric.
         EdgecvError: the engine failed.
     """
+    counted = _counted(subject, reader, metric, progress or SilentProgress())
+    return replace(counted.compute(), file_sha256=subject.file_sha256)
+
+
+def evaluate_parts(
+    subject: Subject, reader: Reader, *, metric: str, progress: Progress | None = None
+) -> tuple[AccuracyFigures, Parts | None]:
+    """As `evaluate`, with the parts that a bootstrap needs where the metric is no mean over pictures, and its interval.
+
+    Raises:
+        DataError: the data set is empty or its truths do not fit the family.
+        UsageError: the family has no such metric.
+        EdgecvError: the engine failed.
+    """
+    counted = _counted(subject, reader, metric, progress or SilentProgress())
+    figures = replace(counted.compute(), file_sha256=subject.file_sha256)
+    if not isinstance(counted, PartsMetric):
+        return figures, None
+    parts = counted.parts()
+    return replace(figures, interval=parts_interval(parts)), parts
+
+
+def save_parts(path: Path, parts: Parts) -> None:
+    """Write parts as one compressed .npz without pickles."""
+    np.savez_compressed(path, allow_pickle=False, **parts.arrays())
+
+
+def load_parts(path: Path) -> Parts:
+    """Read what `save_parts` wrote.
+
+    Raises:
+        ArtifactError: the file is corrupt.
+    """
+    return families.parts_from(read_npz(path))
+
+
+def _counted(subject: Subject, reader: Reader, metric: str, progress: Progress) -> Metric:
+    """The metric with every sample counted."""
     counted = subject.family.metric(subject.spec, metric)
     buffer = subject.input_buffer()
-    with (progress or SilentProgress()).task("evaluate", len(reader)) as task:
+    with progress.task("evaluate", len(reader)) as task:
         for index in range(len(reader)):
             sample = reader[index]
             picture = (sample.image.shape[0], sample.image.shape[1])
             result = subject.decode(subject.run(sample.image, buffer), picture=picture)
             counted.update(result, sample.truth)
             task.advance()
-    return replace(counted.compute(), file_sha256=subject.file_sha256)
+    return counted
 
 
 def collect_outputs(

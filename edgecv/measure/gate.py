@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecv.core.figures import AccuracyFigures, DropFigures, Interval, LatencyFigures, Outcome, Verdict
+from edgecv.core.protocols import Parts
 from edgecv.core.recipe import AccuracyBudget, Budgets, LatencyBudget
 from edgecv.errors import MeasurementError
 
 _FEW_VALUES = 256
 _CHUNK_ELEMENTS = 1 << 22
 _MAX_SAMPLES_TO_DECIDE = 10**8
+MAX_WORK = 5_000_000_000
+"""Numbers that one bootstrap of `judge_parts` goes through at most, about a minute on one core."""
+MIN_RESAMPLES = 1000
 
 
 def judge_drop(
@@ -52,14 +56,79 @@ def judge_drop(
     differences = one - other
     drop = float(differences.mean())
     means = _bootstrap_means(np.append(differences, (1.0, -1.0)), resamples=resamples, seed=seed)
+    return _judged(drop, means, max_drop=max_drop, level=level, samples=one.size)
+
+
+def judge_parts(
+    reference: Parts,
+    candidate: Parts,
+    *,
+    max_drop: float | None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> DropFigures:
+    """As `judge_drop`, for a metric that is no mean over pictures: it is computed anew on every resample.
+
+    Both parts are of the same pictures in the same order. The two made-up samples of `judge_drop` move the
+    difference of a resample by as much as they would move that of a mean. Where ``resamples`` would need more than
+    `MAX_WORK` numbers, fewer are drawn (at least `MIN_RESAMPLES`); the figures tell how many.
+
+    Raises:
+        MeasurementError: there is no picture, or the parts are of different numbers of pictures.
+    """
+    samples = reference.samples
+    if samples != candidate.samples or samples == 0:
+        raise MeasurementError(
+            f"the reference has {samples} samples and the candidate {candidate.samples}; both must be evaluated on "
+            "the same set of at least one sample. Run the evaluation again."
+        )
+    work = max(1, reference.work + candidate.work + 2 * samples)
+    rounds = min(resamples, max(MIN_RESAMPLES, MAX_WORK // work))
+    once = np.ones((1, samples), dtype=np.int64)
+    drop = float(reference.values(once)[0] - candidate.values(once)[0])
+    found = np.empty(rounds, dtype=np.float64)
+    for start, counts in _resampled_counts(samples + 2, rounds, seed=seed):
+        real, made_up = counts[:, :samples], counts[:, samples] - counts[:, samples + 1]
+        lost = reference.values(real) - candidate.values(real)
+        found[start : start + len(counts)] = (real.sum(axis=1) * lost + made_up) / (samples + 2)
+    return _judged(drop, found, max_drop=max_drop, level=level, samples=samples)
+
+
+def parts_interval(parts: Parts, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Percentile bootstrap interval of the metric itself, which holds the measured value.
+
+    Fewer resamples than for a difference: this interval is shown, and only decides on a budget's ``min``.
+    """
+    value = float(parts.values(np.ones((1, parts.samples), dtype=np.int64))[0])
+    rounds = min(resamples, max(MIN_RESAMPLES, MAX_WORK // max(1, parts.work + parts.samples)))
+    found = [parts.values(counts) for _, counts in _resampled_counts(parts.samples, rounds, seed=seed)]
+    low, high = (float(edge) for edge in np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2]))
+    return Interval(low=min(low, value), high=max(high, value), level=level)
+
+
+def _resampled_counts(total: int, resamples: int, *, seed: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """How often each of ``total`` samples is drawn in each resample, in blocks of rows with their first row."""
+    random = np.random.default_rng(seed)
+    step = max(1, _CHUNK_ELEMENTS // total)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = random.integers(0, total, size=(rows, total)) + total * np.arange(rows)[:, None]
+        yield start, np.bincount(drawn.ravel(), minlength=rows * total).reshape(rows, total)
+
+
+def _judged(
+    drop: float, means: npt.NDArray[np.float64], *, max_drop: float | None, level: float, samples: int
+) -> DropFigures:
+    """The figures of a measured drop and its resampled values."""
     low, high = (float(value) for value in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
     # The made-up samples pull the means towards 0; the measured drop stays inside.
     interval = Interval(low=min(low, drop), high=max(high, drop), level=level)
     outcome = _outcome(interval, max_drop)
     needed = None
     if outcome == "inconclusive" and max_drop is not None:
-        needed = _samples_to_decide(drop, interval, max_drop, one.size)
-    return DropFigures(drop=drop, interval=interval, max_drop=max_drop, outcome=outcome, samples_to_decide=needed)
+        needed = _samples_to_decide(drop, interval, max_drop, samples)
+    return DropFigures(drop, interval, max_drop, outcome, needed, len(means))
 
 
 def check_accuracy(

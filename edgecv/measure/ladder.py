@@ -17,15 +17,16 @@ import numpy as np
 
 from edgecv import families
 from edgecv.core.contract import InputContract
-from edgecv.core.figures import Ladder, Outcome, Rung
+from edgecv.core.figures import Diagnosis, Ladder, Outcome, Rung
 from edgecv.core.recipe import FamilySpec
-from edgecv.core.tensor import Array, FloatArray
+from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ArtifactError
 
 GRAPH_MIN_DB = 60.0
 """Float torch against float ONNX: only the order of additions differs (float32 holds about 140 dB)."""
-PREPROCESS_MIN_DB = 25.0
-"""Float input against the engine's own: an int8 input of 256 levels keeps 30 dB or more of a picture."""
+PREPROCESS_MIN_DB = 40.0
+"""Against the input of calibration, rounded as the engine's is. The same code gives the same bits; another build of
+OpenCV may round some cubic or area pixels otherwise (45 dB and more); an offset of one pixel leaves 15 to 35 dB."""
 QUANTISATION_MIN_DB = 5.0
 """Q/DQ against the float model it came from. QAT moves the weights, so the answers decide below."""
 COMPILER_MIN_DB = 20.0
@@ -83,9 +84,21 @@ def max_abs_error(reference: Sequence[Array], other: Sequence[Array]) -> float:
 
 
 class Judge:
-    """Decodes and scores outputs by the family, so that a rung can tell answers from numbers."""
+    """Decodes and scores outputs by the family, so that a rung can tell answers from numbers.
 
-    def __init__(self, spec: FamilySpec, contract: InputContract, truths: Sequence[Any], metric: str) -> None:
+    ``pictures`` are the (height, width) of the pictures, where truths are in their pixels.
+    """
+
+    def __init__(
+        self,
+        spec: FamilySpec,
+        contract: InputContract,
+        truths: Sequence[Any],
+        metric: str,
+        *,
+        pictures: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self._pictures = pictures
         self._spec, self._contract, self._truths, self._metric = spec, contract, list(truths), metric
         self._family = families.get(spec.kind)
 
@@ -93,8 +106,15 @@ class Judge:
         """Decoded results, one a picture; None where a value is not finite and nothing can be decoded."""
         if not all(np.isfinite(array).all() for array in outputs.arrays):
             return None
-        rows = range(outputs.samples)
-        return [self._family.decode([a[i : i + 1] for a in outputs.arrays], self._spec, self._contract) for i in rows]
+        return [
+            self._family.decode(
+                [array[row : row + 1] for array in outputs.arrays],
+                self._spec,
+                self._contract,
+                picture=None if self._pictures is None else self._pictures[row],
+            )
+            for row in range(outputs.samples)
+        ]
 
     def agreement(self, one: list[Any] | None, other: list[Any] | None) -> float:
         """Share of pictures with the same answer."""
@@ -146,8 +166,13 @@ class Judge:
         )
 
 
-def preprocess_rung(expected: FloatArray, fed: FloatArray) -> Rung:
-    """What calibration and training fed `(N, ...)` against what the engine is fed on the same pictures."""
+def preprocess_rung(expected: FloatArray, fed: FloatArray, spec: TensorSpec | None = None) -> Rung:
+    """What calibration and training fed `(N, ...)` against what the engine is fed on the same pictures.
+
+    ``spec`` is the engine's input: where that is quantised, what is expected is rounded to its steps first.
+    """
+    if spec is not None:
+        expected = spec.dequantize(spec.quantize(expected))
     decibel = sqnr_db([expected], [fed])
     broken = decibel < PREPROCESS_MIN_DB
     return Rung(
@@ -170,10 +195,12 @@ def deferred_rung(name: str, against: str) -> Rung:
     return Rung(name, against, 0, None, None, None, None, None, outcome, "deferred to the device")
 
 
-def ladder(rungs: Sequence[Rung]) -> Ladder:
-    """The rungs in order, and the name of the first that broke."""
+def ladder(rungs: Sequence[Rung], diagnosis: Sequence[Diagnosis] = ()) -> Ladder:
+    """The rungs in order, and the name of the first that broke; ``diagnosis`` is dropped where none did."""
     broken = next((rung for rung in rungs if rung.outcome == "fail"), None)
-    return Ladder(tuple(rungs), None if broken is None else f"{broken.name} ({broken.blame})")
+    if broken is None:
+        return Ladder(tuple(rungs), None)
+    return Ladder(tuple(rungs), f"{broken.name} ({broken.blame})", tuple(diagnosis))
 
 
 def compiler_limits(precision: str) -> tuple[float, float]:
@@ -195,7 +222,7 @@ def load_outputs(path: Path) -> tuple[dict[str, Outputs], dict[str, Array]]:
     Raises:
         ArtifactError: the file is corrupt.
     """
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     forms: dict[str, list[FloatArray]] = {}
     for name in sorted(name for name in arrays if "/" in name):
         forms.setdefault(name.rsplit("/", 1)[0], []).append(arrays[name])
@@ -203,42 +230,12 @@ def load_outputs(path: Path) -> tuple[dict[str, Outputs], dict[str, Array]]:
     return {name: Outputs(name, tuple(values)) for name, values in forms.items()}, extra
 
 
-@dataclass(frozen=True)
-class Golden:
-    """Pictures that travel with the artifact, so that the device can climb the last rung by itself.
-
-    ``pictures`` are uint8 as read; ``inputs`` `(N, C, H, W)` float32 what training and calibration
-    made of them; ``outputs`` what the graph answered before it was compiled.
-    """
-
-    pictures: tuple[Array, ...]
-    inputs: FloatArray
-    outputs: Outputs
-
-
-def save_golden(
-    path: Path, pictures: Sequence[Array], inputs: FloatArray, outputs: Sequence[FloatArray], form: str
-) -> None:
-    """Write golden pictures as one compressed .npz without pickles; ``form`` names where ``outputs`` are from."""
-    arrays = {f"picture{number:03d}": picture for number, picture in enumerate(pictures)}
-    arrays.update({f"{form}/{number}": array for number, array in enumerate(outputs)})
-    np.savez_compressed(path, allow_pickle=False, **arrays, inputs=inputs)
-
-
-def load_golden(path: Path) -> Golden:
-    """Read what `save_golden` wrote.
+def read_npz(path: Path) -> dict[str, Array]:
+    """All arrays of an .npz file without pickles.
 
     Raises:
         ArtifactError: the file is corrupt.
     """
-    forms, extra = load_outputs(path)
-    pictures = tuple(extra[name] for name in sorted(extra) if name.startswith("picture"))
-    if len(forms) != 1 or "inputs" not in extra or not pictures:
-        raise ArtifactError(f"{path} does not hold golden pictures; build the artifact again")
-    return Golden(pictures, extra["inputs"], next(iter(forms.values())))
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

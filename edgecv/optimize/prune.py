@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -27,9 +27,13 @@ from edgecv.models.weights import load_module_state, save_module_state
 from edgecv.optimize import prune_graph
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.finetune import TrainSet
-from edgecv.optimize.importance import plain_scores, taylor_scores
+from edgecv.optimize.importance import Group, plain_scores, taylor_scores
+from edgecv.optimize.latency_table import make_table
 from edgecv.optimize.prune_graph import Cut, Region
+from edgecv.optimize.prune_latency import LatencyGoal, LatencyOutcome, LatencyPlanner, allowed_widths, fitted_counts
+from edgecv.optimize.prune_layers import narrowable_layers
 from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts, planned_cuts
+from edgecv.optimize.prune_repair import repair_readers
 
 __all__ = [
     "PruneResult",
@@ -42,6 +46,7 @@ __all__ = [
     "taylor_batches",
 ]
 
+_ROUND_TO = 8
 _SHARES = 1024
 """Steps of the search for the share of channels that gives the wanted speed-up."""
 
@@ -52,7 +57,7 @@ class PruneResult:
 
     ``module`` is a new module in evaluation mode; ``history`` holds plain values (JSON) for `replay`.
     ``macs_*`` are multiply-accumulates of one picture, ``params_*`` trained values; ``layers`` the output
-    channels of each convolution and linear layer, before and after.
+    channels of each convolution and linear layer, before and after. ``latency`` is there where times decided.
     """
 
     module: nn.Module
@@ -62,6 +67,7 @@ class PruneResult:
     params_before: int
     params_after: int
     layers: dict[str, tuple[int, int]]
+    latency: LatencyOutcome | None = None
 
     @property
     def speedup(self) -> float:
@@ -77,8 +83,20 @@ class _Job:
     limits: Limits
     regions: tuple[Region, ...]
     usable: frozenset[tuple[str, str]]
-    batches: Batches | None
-    seed: int
+    batches: Batches | None = None
+    seed: int = 0
+    progress: Progress = field(default_factory=SilentProgress)
+    timing: _Timing | None = None
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """The network before the cuts and its time, and what is wanted."""
+
+    goal: LatencyGoal
+    original: nn.Module
+    before_ms: float
+    wanted_ms: float
 
 
 def example_input(contract: InputContract) -> torch.Tensor:
@@ -111,38 +129,54 @@ def prune(
     family: FamilySpec,
     batches: Batches | None = None,
     seed: int = 0,
-    round_to: int | None = None,
+    goal: LatencyGoal | None = None,
     progress: Progress | None = None,
 ) -> PruneResult:
     """Cut the least important channels of a copy of ``module``.
 
     With ``step.speedup`` the smallest cut whose MACs before / after reach it; with ``step.ratio`` that
-    share of channels. The family's heads, ``step.protect`` and whatever cannot be cut without changing
+    share of channels; by latency the cut that loses the least importance and meets the time on the engine
+    of ``goal``. The family's heads, ``step.protect`` and whatever cannot be cut without changing
     what the network computes keep their widths. ``batches`` (training samples) are needed for Taylor
-    importance; ``round_to`` is used instead of the step's where a target wants another multiple.
+    importance and for ``step.repair``. Without ``step.round_to`` channel counts are multiples of 8.
 
     The measures of importance and their sources are in `edgecv.optimize.importance`.
 
     Raises:
-        ModelError: the speed-up cannot be reached, nothing can be cut, or the network cannot be traced.
+        ModelError: the speed-up or time cannot be reached, nothing can be cut, or the network cannot be traced.
+        ToolchainError: by latency, and the engine refuses the network or one of its layers.
     """
-    if (step.speedup is None) == (step.ratio is None):
-        raise ModelError(f"prune needs exactly one of speedup ({step.speedup}) and ratio ({step.ratio})")
+    wishes = {"speedup": step.speedup, "ratio": step.ratio, "latency_ms": step.latency_ms}
+    if sum(value is not None for value in wishes.values()) != 1:
+        given = ", ".join(f"{name} ({value})" for name, value in wishes.items())
+        raise ModelError(f"prune needs exactly one of {given}")
+    if step.repair and batches is None:
+        raise ModelError("repair needs training samples; set data.train, or repair: false")
+    if step.by_latency and (goal is None or step.ratio is not None):
+        raise ModelError("pruning by latency needs a target that can be measured here, and speedup or latency_ms")
     if step.importance == "taylor" and batches is None:
         raise ModelError("taylor importance needs training samples; set data.train, or use importance: magnitude")
     progress = progress or SilentProgress()
     example = example_input(contract)
     original = copy.deepcopy(module).cpu().eval()
-    job = _job(original, step=step, family=family, example=example, round_to=round_to or step.round_to)
-    job = _Job(**{**vars(job), "batches": batches, "seed": seed})
+    job = _job(original, step=step, family=family, example=example, round_to=step.round_to or _ROUND_TO)
+    job = replace(job, batches=batches, seed=seed, progress=progress)
+    if step.by_latency and goal is not None:
+        job = replace(job, timing=_timing(original, step, goal, example))
     macs_before = count_macs(original, example)
     history: list[Cut] = []
+    outcome: LatencyOutcome | None = None
     current = copy.deepcopy(original)
     with progress.task("prune", step.steps) as task:
         for index in range(step.steps):
-            cuts = _round(current, job, index, macs_before)
+            if job.timing is not None:
+                cuts, outcome = _latency_round(current, job, job.timing, index)
+            else:
+                cuts = _round(current, job, index, macs_before)
             current = _checked(current, job, cuts)
             history += cuts
+            if step.repair and batches is not None:
+                repair_readers(original, current, batches=batches)
             task.advance(1, note=f"{count_macs(current, example) / macs_before:.0%} of the MACs left")
     return PruneResult(
         module=current,
@@ -152,6 +186,7 @@ def prune(
         params_before=_parameters(original),
         params_after=_parameters(current),
         layers=_widths(original, current),
+        latency=outcome,
     )
 
 
@@ -201,13 +236,54 @@ def _job(original: nn.Module, *, step: Prune, family: FamilySpec, example: torch
         )
     keys = {(group.region, group.layer): group.channels for group in usable}
     limits = Limits(round_to=round_to, max_layer_ratio=step.max_layer_ratio, originally=keys)
-    return _Job(step, family, example, limits, tuple(regions), frozenset(keys), None, 0)
+    return _Job(step, family, example, limits, tuple(regions), frozenset(keys))
+
+
+def _timing(original: nn.Module, step: Prune, goal: LatencyGoal, example: torch.Tensor) -> _Timing:
+    before_ms = goal.meter.networks_ms([original], example)[0]
+    if step.latency_ms is not None and step.latency_ms >= before_ms:
+        raise ModelError(
+            f"latency_ms {step.latency_ms:g} is met without pruning: the network takes {before_ms:.3f} ms on "
+            f"{goal.name} (float, batch 1). Lower latency_ms, or leave the prune step out."
+        )
+    return _Timing(goal, original, before_ms, step.latency_ms or before_ms / (step.speedup or 1.0))
+
+
+def _latency_round(current: nn.Module, job: _Job, timing: _Timing, index: int) -> tuple[list[Cut], LatencyOutcome]:
+    """The cuts of one round that meet its share of the wanted time, and what they gave."""
+    step, meter = job.step, timing.goal.meter
+    scored, work, groups = _scores(current, job)
+    layers = narrowable_layers(work, groups, example=job.example)
+    table = make_table(layers, allowed_widths(scored, job.limits), meter=meter, cache=timing.goal.cache)
+
+    def measure(counts: Counts) -> float:
+        cut = _cut(current, job.regions, planned_cuts(scored, counts, round_index=index))
+        # Both in turn: what else the machine does now falls on both.
+        before_ms, after_ms = meter.networks_ms([timing.original, cut], job.example)
+        return timing.before_ms * after_ms / before_ms
+
+    none = tuple(0 for _ in scored)
+    planner = LatencyPlanner.of(scored, job.limits, table, network_ms=timing.before_ms if index == 0 else measure(none))
+    done = (index + 1) / step.steps
+    wanted_ms = timing.before_ms * (timing.wanted_ms / timing.before_ms) ** done
+    found = fitted_counts(planner, wanted_ms=wanted_ms, scope=step.scope, measure=measure, progress=job.progress)
+    if found is None:
+        raise ModelError(
+            f"{wanted_ms:.3f} ms on {timing.goal.name} cannot be reached: {timing.before_ms:.3f} ms now, at the least "
+            f"{planner.least_ms():.3f} ms with max_layer_ratio {step.max_layer_ratio} and channel counts in multiples "
+            f"of {job.limits.round_to}. Ask for less, raise max_layer_ratio, or protect fewer layers."
+        )
+    counts, after_ms = found
+    outcome = LatencyOutcome(
+        timing.goal.name, timing.before_ms, timing.wanted_ms, after_ms, planner.predicted_ms(counts), table.points
+    )
+    return planned_cuts(scored, counts, round_index=index), outcome
 
 
 def _round(current: nn.Module, job: _Job, index: int, macs_before: int) -> list[Cut]:
     """The cuts of one round."""
     step = job.step
-    scored = _scores(current, job)
+    scored, _, _ = _scores(current, job)
     done = (index + 1) / step.steps
     if step.ratio is not None:
         # What rounding spared in an earlier round is made up for.
@@ -245,8 +321,8 @@ def _round(current: nn.Module, job: _Job, index: int, macs_before: int) -> list[
     return planned_cuts(scored, found, round_index=index)
 
 
-def _scores(current: nn.Module, job: _Job) -> list[Scored]:
-    """Importance of every channel that can be cut."""
+def _scores(current: nn.Module, job: _Job) -> tuple[list[Scored], nn.Module, list[Group]]:
+    """Importance of every channel that can be cut; the copy that was looked at, and its groups."""
     step = job.step
     work = copy.deepcopy(current)
     groups = [
@@ -264,7 +340,7 @@ def _scores(current: nn.Module, job: _Job) -> list[Scored]:
         raise ModelError(
             f"importance {job.step.importance} finds no channels to rank (bn-scale needs batch norm); use magnitude"
         )
-    return scored
+    return scored, work, groups
 
 
 def _cut(module: nn.Module, regions: Sequence[Region], cuts: Sequence[Cut]) -> nn.Module:

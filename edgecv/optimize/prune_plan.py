@@ -47,17 +47,21 @@ class Limits:
 
     def cut(self, scored: Scored, wanted: int) -> int:
         """How many units to cut where ``wanted`` are to go: as many, or the next smaller allowed number."""
+        return self.steps(scored, wanted)[-1]
+
+    def steps(self, scored: Scored, most: int | None = None) -> tuple[int, ...]:
+        """Every allowed number of units to cut up to ``most``, ascending; 0 is always one."""
         group = scored.group
         originally = self.originally.get(scored.key, group.channels)
         least = max(1, math.ceil(originally * (1.0 - self.max_layer_ratio) - 1e-9))
-        left, allowed = group.channels, 0
-        for number, index in enumerate(scored.order[:wanted], start=1):
+        left, allowed = group.channels, [0]
+        for number, index in enumerate(scored.order[:most], start=1):
             left -= len(group.units[index])
             if left < least:
                 break
             if left % self.round_to == 0:
-                allowed = number
-        return allowed
+                allowed.append(number)
+        return tuple(allowed)
 
 
 def planned_counts(

@@ -9,18 +9,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from edgecv.backends.common import quiet
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
+from edgecv.optimize.adaround import Reconstruction, adaround
 from edgecv.optimize.capture import capture
+from edgecv.optimize.equalize import equalize
+from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import spell_batch_norms
+from edgecv.optimize.observers import correct_biases, fit_weight_scales, search_ranges
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
+from edgecv.optimize.rules import Plan
+from edgecv.optimize.switches import Originals, float_biases, float_weights
 
-__all__ = ["quantize_ptq"]
+__all__ = ["Prepared", "prepare_ptq", "quantize_ptq"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,16 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[Tensor]:
         return pictures(self.batches, limit=self.limit, shape=self.shape)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A quantised graph before its numbers are snapped to the engines' grids, beside what it was in float."""
+
+    graph: GraphModule
+    plan: Plan
+    originals: Originals
+    learned: tuple[Reconstruction, ...] = ()
 
 
 def quantize_ptq(
@@ -49,11 +66,36 @@ def quantize_ptq(
 
     ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. ``step.ranges``:
     ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's choice for
-    convolutional networks); ``minmax`` the widest range seen.
+    convolutional networks); ``minmax`` the widest range seen; ``percentile``, ``mse`` and ``entropy`` search
+    on histograms (`edgecv.optimize.histogram`).
     With ``step.bias_correction`` the shift that rounded weights cause is taken out of the biases (Nagel
-    et al., arXiv:1906.04721, as NNCF does it); ``step.smooth_quant`` moves outliers of activations
-    into the weights first (Xiao et al., arXiv:2211.10438). ``module`` is not changed; the same input
-    gives the same result. What NNCF prints goes to the end of ``log``.
+    et al., arXiv:1906.04721); ``step.equalize`` evens out channels first (the same paper);
+    ``step.smooth_quant`` moves outliers of activations into the weights first (Xiao et al., arXiv:2211.10438);
+    the layers of ``step.adaround`` learn their rounding (Nagel et al., arXiv:2004.10568). ``module`` is not
+    changed; the same input gives the same result. What NNCF prints goes to the end of ``log``.
+
+    Raises:
+        ModelError: the module cannot be traced.
+        DataError: there is no calibration picture, or one does not fit ``example``.
+        ToolchainError: NNCF refuses the graph.
+    """
+    report = progress or SilentProgress()
+    made = prepare_ptq(module, example, step=step, calibration=calibration, samples=samples, progress=report, log=log)
+    with quiet(log):
+        return wrap_up(made.graph, plan=made.plan, example=example, calibration=calibration)
+
+
+def prepare_ptq(
+    module: torch.nn.Module,
+    example: Tensor,
+    *,
+    step: Quantize,
+    calibration: Batches,
+    samples: int = 300,
+    progress: Progress | None = None,
+    log: Path | None = None,
+) -> Prepared:
+    """`quantize_ptq` up to the Q/DQ graph with its float weights, which the sensitivity table takes.
 
     Raises:
         ModelError: the module cannot be traced.
@@ -63,6 +105,10 @@ def quantize_ptq(
     report = progress or SilentProgress()
     graph = capture(module, example)
     spell_batch_norms(graph)
+    if step.equalize:
+        equalize(graph)
+    guard_flat_ranges(graph)
+    biases = float_biases(graph)
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float)
     source = _Pictures(calibration, samples, tuple(example.shape[1:]))
     count = sum(1 for _ in source)
@@ -79,7 +125,17 @@ def quantize_ptq(
                 f"NNCF cannot quantise {type(module).__name__} ({reason}). "
                 "Name the module that it stops at in keep_float, or use method: qat."
             ) from error
-        return wrap_up(graph, plan=quantizer.plan, example=example, calibration=calibration)
+        with torch.no_grad():
+            fit_weight_scales(graph)
+        originals = Originals(biases, float_weights(graph))
+        if step.ranges == "percentile" or step.ranges == "mse" or step.ranges == "entropy":
+            search_ranges(graph, quantizer.plan, source, search=step.ranges, symmetric=step.scheme != "affine")
+        learned: tuple[Reconstruction, ...] = ()
+        if step.adaround:
+            learned = adaround(graph, lambda: iter(source), layers=step.adaround, originals=originals)
+        if step.bias_correction:
+            correct_biases(graph, source, originals=originals)
+    return Prepared(graph, quantizer.plan, originals, learned)
 
 
 def _run_nncf(graph: Any, quantizer: EdgeQuantizer, source: _Pictures, count: int, step: Quantize) -> Any:
@@ -87,17 +143,16 @@ def _run_nncf(graph: Any, quantizer: EdgeQuantizer, source: _Pictures, count: in
     from nncf.experimental.torch.fx import quantize_pt2e
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    estimators = {
-        "minmax": RangeEstimatorParametersSet.MINMAX,
-        "mean-minmax": RangeEstimatorParametersSet.MEAN_MINMAX,
-    }
+    widest = RangeEstimatorParametersSet.MINMAX
     return quantize_pt2e(
         graph,
         quantizer,
         nncf.Dataset(source),
         subset_size=count,
-        fast_bias_correction=True if step.bias_correction else None,
+        fast_bias_correction=None,  # ours comes last, when scales and weights are final
         smooth_quant=step.smooth_quant,
-        activations_range_estimator_params=estimators[step.ranges],
+        activations_range_estimator_params=(
+            RangeEstimatorParametersSet.MEAN_MINMAX if step.ranges == "mean-minmax" else widest
+        ),
         fold_quantize=False,
     )

@@ -21,6 +21,7 @@ from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.optimize.capture import capture
+from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import spell_batch_norms
 from edgecv.optimize.pt2e import (
     convert_pt2e,
@@ -70,6 +71,7 @@ def quantize_qat(
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, training=True)
     graph = capture(module, torch.cat([example, example]), dynamic_batch=True)
     spell_batch_norms(graph)
+    guard_flat_ranges(graph)
     with quiet(log):
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
     report.line(f"quantize: training, {step.scheme}, {step.epochs} epochs")

@@ -16,6 +16,7 @@ from torch.fx.graph import CodeGen
 from edgecv.backends.program import seal
 from edgecv.core.protocols import Batches
 from edgecv.errors import DataError
+from edgecv.optimize.flat import remove_guards
 from edgecv.optimize.graph import QUANTIZE, get_constant
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.snap import snap_biases, snap_weights
@@ -88,10 +89,12 @@ def wrap_up(graph: GraphModule, *, plan: Plan, example: Tensor, calibration: Bat
 
     ``graph`` holds unfolded Q/DQ nodes and is changed; ``example`` is `(1, C, H, W)`.
     """
+    saturated = _saturated(graph, calibration, shape=tuple(example.shape[1:]))
+    for guard, layer in remove_guards(graph).items():
+        plan.why[layer] = plan.why.pop(guard, "")
     snap_weights(graph)
     snap_biases(graph)
     program: ExportedProgram = seal(graph, (example,))
-    saturated = _saturated(graph, calibration, shape=tuple(example.shape[1:]))
     return QuantizedGraph(program, _records(graph, plan), saturated)
 
 

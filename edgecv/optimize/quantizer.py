@@ -29,7 +29,8 @@ from edgecv.optimize.rules import Plan, plan_graph
 
 __all__ = ["ANNOTATION", "EdgeQuantizer", "Scheme"]
 
-Scheme = Literal["portable", "affine"]
+Scheme = Literal["portable", "symmetric", "affine"]
+"""``portable`` is symmetric here: which targets there are is known to the plan of a build only."""
 ANNOTATION = "quantization_annotation"
 RANGE_AVERAGING = 0.1
 """Share of the newest batch in a moving range: small sets have few steps, and a slow range would clip what it lags."""
@@ -98,7 +99,7 @@ class EdgeQuantizer(Quantizer):
 
 
 def _activation_spec(scheme: Scheme, *, training: bool) -> QuantizationSpec:
-    qscheme = torch.per_tensor_symmetric if scheme == "portable" else torch.per_tensor_affine
+    qscheme = torch.per_tensor_affine if scheme == "affine" else torch.per_tensor_symmetric
     observer: Any = MinMaxObserver
     if training:
         observer = FakeQuantize.with_args(

@@ -111,7 +111,8 @@ def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
     """Apply the rules to a graph of `edgecv.optimize.capture.capture`.
 
     ``keep_float`` holds globs over module names as ``named_modules`` gives them (``layer4.*``,
-    ``classifier``); what such a module computes stays float.
+    ``classifier``), over operators (``op:add``, ``op:conv*``) or over nodes (``node:conv2d_3``); what such
+    a module, operator or node computes stays float.
     """
     patterns = tuple(keep_float)
     plan = Plan()
@@ -226,9 +227,21 @@ def _representatives(outputs: dict[Node, Node]) -> dict[Node, Node]:
 
 def _kept(node: Node, patterns: tuple[str, ...]) -> str | None:
     for pattern in patterns:
-        if any(fnmatchcase(path, pattern) for path in module_path(node)):
+        kind, colon, name = pattern.partition(":")
+        if colon and kind == "op":
+            names: tuple[str, ...] = (_op(node),)
+        elif colon and kind == "node":
+            names = (node.name,)
+        else:
+            names, name = module_path(node), pattern
+        if any(fnmatchcase(item, name) for item in names):
             return pattern
     return None
+
+
+def _op(node: Node) -> str:
+    """The operator as users know it: conv2d, add, softmax (without torch's underscores)."""
+    return getattr(node.target, "__name__", str(node.target)).split(".")[0].strip("_")
 
 
 def _name(node: Node) -> str:

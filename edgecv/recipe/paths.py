@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from edgecv.core.recipe import DataSpec
 from edgecv.recipe.typed import Found, part
 from edgecv.recipe.yaml_lines import KeyPath
 
-Wanted = Literal["file", "folder"]
+Wanted = Literal["file", "folder", "pictures"]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -38,7 +39,14 @@ def expand(text: str, *, base: Path, env: Mapping[str, str]) -> tuple[Path | Non
 
 
 def path_problem(text: str, path: Path, *, wanted: Wanted) -> str | None:
-    """Why ``path`` (written as ``text``) is not the wanted existing file or folder."""
+    """Why ``path`` (written as ``text``) is not the wanted existing file or folder.
+
+    ``pictures`` are a folder or a glob, which is only looked at when it is used.
+    """
+    if wanted == "pictures":
+        if glob.has_magic(text):
+            return None
+        wanted = "folder"
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError) as error:
@@ -105,9 +113,11 @@ def _resolve_data(
 def _path_keys(kind: Any) -> Iterator[tuple[str, Wanted]]:
     if kind == "imagefolder":
         yield "path", "folder"
-    elif kind == "csv":
+    elif kind in ("csv", "coco"):
         yield "path", "file"
         yield "root", "folder"
+    elif kind == "images":
+        yield "path", "pictures"
 
 
 def _resolve(

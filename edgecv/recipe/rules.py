@@ -6,9 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgecv.core.contract import InputContract
-from edgecv.core.recipe import STEP_KEYS, CalibrationSpec, DataSpec, Finetune, Prune, Quantize, Step, Weights
-from edgecv.recipe.typed import Found, part, shown
+from edgecv.core.recipe import (
+    FAMILY_METRICS,
+    STEP_KEYS,
+    CalibrationSpec,
+    DataSpec,
+    Finetune,
+    Prune,
+    Quantize,
+    Step,
+    Weights,
+)
+from edgecv.recipe.typed import Found, did_you_mean, part, shown
 from edgecv.recipe.yaml_lines import KeyPath
+
+_CLASSES = ("imagefolder", "csv", "sklearn-digits")
+TRUTHS: dict[str, tuple[str, ...]] = {"classification": _CLASSES, "embedding": _CLASSES, "detection": ("coco",)}
+"""Kinds of data that hold what a family's metric needs."""
 
 
 def broken_rules(plain: dict[str, Any]) -> list[Found]:
@@ -16,7 +30,7 @@ def broken_rules(plain: dict[str, Any]) -> list[Found]:
     return [
         *_model(_mapping(plain.get("model"))),
         *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
-        *_data(_mapping(plain.get("data"))),
+        *_data(_mapping(plain.get("data")), _mapping(plain.get("family")).get("kind")),
         *_steps(plain.get("steps"), _mapping(plain.get("data"))),
         *_targets(plain.get("targets")),
     ]
@@ -56,15 +70,21 @@ def _weights(weights: Weights) -> Iterator[Found]:
 
 
 def _family(family: dict[str, Any], budgets: dict[str, Any]) -> Iterator[Found]:
-    labels = family.get("labels")
-    accuracy = _mapping(budgets.get("accuracy"))
-    if isinstance(labels, list) and accuracy.get("metric") == "top5" and len(labels) <= 5:
-        yield ("budgets", "accuracy", "metric"), f"is top5, which is always right with {len(labels)} labels; use top1"
+    labels, kind = family.get("labels"), family.get("kind")
+    metric = _mapping(budgets.get("accuracy")).get("metric")
+    where: KeyPath = ("budgets", "accuracy", "metric")
+    if isinstance(kind, str) and kind in FAMILY_METRICS and isinstance(metric, str):
+        allowed = FAMILY_METRICS[kind]
+        if metric not in allowed:
+            hint = did_you_mean(metric, allowed)
+            yield where, f"is {metric!r}, which {kind} does not have{hint}; allowed for {kind}: {', '.join(allowed)}"
+        elif isinstance(labels, list) and metric == "top5" and len(labels) <= 5:
+            yield where, f"is top5, which is always right with {len(labels)} labels; use top1"
     if isinstance(labels, list) and any(isinstance(label, str) and not label.strip() for label in labels):
         yield ("family", "labels"), "holds an empty name; each class needs one"
 
 
-def _data(data: dict[str, Any]) -> Iterator[Found]:
+def _data(data: dict[str, Any], family: Any) -> Iterator[Found]:
     places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in ("eval", "train")]
     calibration = _mapping(data.get("calibration"))
     places.append((("data", "calibration", "source"), calibration.get("source")))
@@ -72,6 +92,29 @@ def _data(data: dict[str, Any]) -> Iterator[Found]:
         spec = part(DataSpec, value)
         if spec is not None:
             yield from ((where + path, message) for path, message in data_problems(spec))
+            yield from _data_fits(spec, where, family)
+    source = part(DataSpec, calibration.get("source"))
+    if source is not None and source.kind == "images" and calibration.get("select") == "stratified":
+        yield ("data", "calibration", "select"), "is stratified, and kind images has no classes; use random or k-center"
+
+
+def _data_fits(spec: DataSpec, where: KeyPath, family: Any) -> Iterator[Found]:
+    """Whether the data have the truths that the family's metric takes; calibration needs none."""
+    allowed = TRUTHS.get(family) if isinstance(family, str) else None
+    if allowed is None:
+        return
+    if where[1] == "calibration":
+        allowed = (*allowed, "images")
+    if spec.kind not in allowed:
+        yield (*where, "kind"), f"is {spec.kind}, which is not for {family} here; allowed: {', '.join(allowed)}"
+
+
+_PATHS = {
+    "imagefolder": "the folder that holds one folder a class",
+    "csv": "the csv file",
+    "coco": "the instances json",
+    "images": "a folder of pictures, or a glob",
+}
 
 
 def data_problems(spec: DataSpec) -> Iterator[Found]:
@@ -81,12 +124,13 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
             yield ("path",), f"is {spec.path!r}; sklearn-digits comes with scikit-learn and takes no path"
     else:
         if spec.path is None:
-            what = "the folder that holds one folder a class" if spec.kind == "imagefolder" else "the csv file"
-            yield (), f"kind {spec.kind} needs path: {what}"
+            yield (), f"kind {spec.kind} needs path: {_PATHS[spec.kind]}"
         if spec.split != "all":
             yield ("split",), f"is {spec.split!r}; only sklearn-digits has splits: name another path for {spec.kind}"
-    if spec.kind != "csv" and spec.root is not None:
-        yield ("root",), f"is {spec.root!r}; only kind csv takes root"
+    if spec.kind not in ("csv", "coco") and spec.root is not None:
+        yield ("root",), f"is {spec.root!r}; only kinds csv and coco take root"
+    if spec.kind not in ("coco", "images") and spec.only is not None:
+        yield ("only",), f"is {spec.only!r}; only kinds coco and images take only"
 
 
 def typed_steps(steps: Any) -> list[tuple[KeyPath, Step]]:
@@ -112,20 +156,35 @@ def _steps(steps: Any, data: dict[str, Any]) -> Iterator[Found]:
         need = _needs_training(step)
         if need and data.get("train") is None:
             yield where, f"{need} needs training data: add data.train"
-        if isinstance(step, Prune) and (step.speedup is None) == (step.ratio is None):
-            have = "neither" if step.speedup is None else "both"
-            yield where, f"{have} of speedup and ratio is given; exactly one is needed"
+        if isinstance(step, Prune):
+            yield from ((where, message) for message in _prune(step))
         if isinstance(step, Quantize) and step.method == "ptq" and data.get("calibration") is None:
             yield where, "ptq needs data.calibration: the name of a manifest, or {source: {...}, samples: 128}"
 
 
+def _prune(step: Prune) -> Iterator[str]:
+    given = [name for name in ("speedup", "ratio", "latency_ms") if getattr(step, name) is not None]
+    if step.pattern is not None:
+        wanted = ["ratio"] if step.pattern == "unstructured" else []
+        if given != wanted:
+            have = ", ".join(given) or "neither of speedup, ratio and latency_ms"
+            yield f"pattern {step.pattern} takes {'ratio alone' if wanted else 'none of these'}; given is {have}"
+    elif len(given) != 1:
+        have = f"both of {' and '.join(given)}" if given else "neither of speedup and ratio nor latency_ms"
+        yield f"{have} is given; exactly one is needed"
+    if step.by == "latency" and step.pattern is None and step.ratio is not None:
+        yield "ratio is a share of channels and cannot go by latency; give speedup or latency_ms"
+    if step.target is not None and not step.by_latency:
+        yield f"target {step.target} is only looked at by latency; add by: latency, or remove target"
+
+
 def _needs_training(step: Step) -> str:
-    if isinstance(step, Finetune):
+    if isinstance(step, Finetune) and step.epochs > 0:
         return "finetune"
     if isinstance(step, Quantize) and step.method == "qat":
         return "method qat"
-    if isinstance(step, Prune) and step.importance == "taylor":
-        return "importance taylor"
+    if isinstance(step, Prune) and step.needs_training:
+        return "importance taylor" if step.importance == "taylor" else "repair"
     return ""
 
 
@@ -138,7 +197,15 @@ def _targets(targets: Any) -> Iterator[Found]:
 
 
 def with_defaults(plain: dict[str, Any]) -> dict[str, Any]:
-    """Values that follow from others: qat without data.calibration takes a stratified pick of data.train."""
+    """Values that follow from others.
+
+    qat without data.calibration takes a stratified pick of data.train; pictures without labels are picked at
+    random; budgets.accuracy without a metric has the family's first.
+    """
+    return _default_metric(_default_select(_default_calibration(plain)))
+
+
+def _default_calibration(plain: dict[str, Any]) -> dict[str, Any]:
     data = _mapping(plain.get("data"))
     qat = any(isinstance(step, Quantize) and step.method == "qat" for _, step in typed_steps(plain.get("steps")))
     train = data.get("train")
@@ -146,3 +213,21 @@ def with_defaults(plain: dict[str, Any]) -> dict[str, Any]:
         return plain
     pick = {"source": train, "samples": CalibrationSpec.samples, "select": CalibrationSpec.select}
     return {**plain, "data": {**data, "calibration": pick}}
+
+
+def _default_select(plain: dict[str, Any]) -> dict[str, Any]:
+    data = _mapping(plain.get("data"))
+    calibration = _mapping(data.get("calibration"))
+    if "select" in calibration or _mapping(calibration.get("source")).get("kind") != "images":
+        return plain
+    return {**plain, "data": {**data, "calibration": {**calibration, "select": "random"}}}
+
+
+def _default_metric(plain: dict[str, Any]) -> dict[str, Any]:
+    budgets, kind = _mapping(plain.get("budgets")), _mapping(plain.get("family")).get("kind")
+    accuracy = budgets.get("accuracy")
+    if not isinstance(accuracy, dict) or "metric" in accuracy or not isinstance(kind, str):
+        return plain
+    if kind not in FAMILY_METRICS:
+        return plain
+    return {**plain, "budgets": {**budgets, "accuracy": {**accuracy, "metric": FAMILY_METRICS[kind][0]}}}

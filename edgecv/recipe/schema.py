@@ -34,7 +34,8 @@ def recipe_schema() -> dict[str, Any]:
         definitions["ModelSpec"]["properties"]["weights"], "a path, or a URL that ends in #sha256=<64 hex digits>"
     )
     _also_text(definitions["FamilySpec"]["properties"]["labels"], "a text file with one name a line, or imagenet-1k")
-    definitions["Prune"]["oneOf"] = [_given("speedup", "number"), _given("ratio", "number")]
+    goals = [_given(name, "number") for name in ("speedup", "ratio", "latency_ms")]
+    definitions["Prune"]["oneOf"] = [*goals, {"required": ["pattern"], "properties": {"pattern": {"const": "2:4"}}}]
     definitions["Weights"]["oneOf"] = [_given("path", "string"), _given("url", "string", "sha256")]
     bundled = {"properties": {"kind": {"const": "sklearn-digits"}}, "required": ["kind"]}
     definitions["DataSpec"] |= {

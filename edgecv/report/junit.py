@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from edgecv.core.figures import Verdict
-from edgecv.report.outcome import broken_text
+from edgecv.report.outcome import broken_text, cause_text
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import budget_limit, budget_name, clean, db_text, is_minimum, verdict_text
 
@@ -81,6 +81,7 @@ def _ladder(artifact: ArtifactFigures) -> ET.Element:
         message = f"first broken rung: {broken_text(ladder)}"
         failure = ET.SubElement(case, "failure", message=_text(message), type="verify")
         rows = [f"{rung.name} against {rung.against}: {db_text(rung.sqnr_db)}, {rung.outcome}" for rung in ladder.rungs]
+        rows += [f"{cause_text(cause)} ({clean(cause.evidence)})" for cause in ladder.diagnosis]
         failure.text = _text("\n".join(rows), lines=True)
     return case
 

@@ -6,7 +6,7 @@ import re
 
 from edgecv.report.effects import effects
 from edgecv.report.loop import STAGE_HEAD, loop_facts, sink_rows, stage_rows
-from edgecv.report.outcome import artifact_outcome, grouped, headline, interval_level, reasons, speedup
+from edgecv.report.outcome import artifact_outcome, cause_text, grouped, headline, interval_level, reasons, speedup
 from edgecv.report.power import event_lines
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.soak import SERIES_HEAD, series_rows, soak_facts, soaked
@@ -195,6 +195,12 @@ def _ladders(report: Report) -> str:
     if not rows:
         return ""
     body = table(["Target", "Rung", "SQNR", "Agreement", "Outcome"], rows, right=(2, 3))
+    causes = [
+        f"- {escape(item.target)}: {escape(cause_text(cause))}"
+        for item in report.artifacts
+        for cause in (item.ladder.diagnosis if item.ladder is not None else ())
+    ]
+    body += "".join(f"\n{line}" for line in causes) + ("\n" if causes else "")
     return f"<details><summary>Verification ladders</summary>\n\n{body}\n</details>\n\n"
 
 

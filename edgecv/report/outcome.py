@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from edgecv.core.figures import DropFigures, Ladder, LoopFigures, Rung
+from edgecv.core.figures import Diagnosis, DropFigures, Ladder, LoopFigures, Rung
 from edgecv.report.power import soak_sentence
 from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.report.words import clean, count_text, interval_text, ms_text, short, verdict_text
@@ -18,6 +18,7 @@ __all__ = [
     "artifact_reasons",
     "broken_rung",
     "broken_text",
+    "cause_text",
     "float_of",
     "grouped",
     "headline",
@@ -64,7 +65,8 @@ def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
         if verdict.outcome == "fail" or verdict.outcome == "inconclusive":
             found.append(Reason(target, verdict.outcome, verdict_text(verdict), why or clean(verdict.why)))
     if artifact.ladder is not None and artifact.ladder.first_broken is not None:
-        found.append(Reason(target, "fail", _ladder_reason(artifact)))
+        causes = "; ".join(cause_text(cause) for cause in artifact.ladder.diagnosis)
+        found.append(Reason(target, "fail", _ladder_reason(artifact), short(causes, 400)))
     invalid = clean(artifact.latency.invalid) if artifact.latency is not None else ""
     if invalid and not any(invalid in reason.why for reason in found):
         found.append(Reason(target, "inconclusive", f"times are invalid: {invalid}"))
@@ -172,6 +174,11 @@ def broken_text(ladder: Ladder) -> str:
     if rung is None:
         return clean(ladder.first_broken or "")
     return clean(rung.name + (f", blamed on {rung.blame}" if rung.blame else ""))
+
+
+def cause_text(cause: Diagnosis) -> str:
+    """``channel order: found rgb, expected bgr``."""
+    return clean(cause.text)
 
 
 def float_of(report: Report, artifact: ArtifactFigures) -> ArtifactFigures | None:

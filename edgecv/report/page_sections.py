@@ -8,7 +8,7 @@ import math
 from edgecv.core.figures import Ladder, Rung
 from edgecv.report.effects import Effect, effects
 from edgecv.report.html import Child, Html, el, figure
-from edgecv.report.outcome import Reason, artifact_outcome, artifact_reasons, broken_rung, broken_text
+from edgecv.report.outcome import Reason, artifact_outcome, artifact_reasons, broken_rung, broken_text, cause_text
 from edgecv.report.power import event_lines
 from edgecv.report.schema import ArtifactFigures, Report, StepFigures
 from edgecv.report.words import (
@@ -116,10 +116,22 @@ def _ladder(item: ArtifactFigures, ladder: Ladder, top: float) -> Html:
     ]
     rows = [_rung(item, rung, top, first=rung is at_fault) for rung in ladder.rungs]
     table = el("table", el("thead", el("tr", *cells)), el("tbody", *rows), class_="ladder")
+    causes = [
+        el(
+            "li",
+            el("b", cause_text(cause)),
+            el("span", f" {clean(cause.evidence)}", class_="soft"),
+            data_cause=cause.rung,
+        )
+        for cause in ladder.diagnosis
+    ]
+    why = el("ul", *causes, class_="causes") if causes else None
     body = el(
         "div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Ladder of {clean(item.target)}, table"
     )
-    return el("details", summary, body, class_="card ladder", open=broken is not None, data_ladder=clean(item.target))
+    return el(
+        "details", summary, why, body, class_="card ladder", open=broken is not None, data_ladder=clean(item.target)
+    )
 
 
 def _rung(item: ArtifactFigures, rung: Rung, top: float, *, first: bool) -> Html:

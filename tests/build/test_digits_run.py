@@ -148,13 +148,17 @@ def test_a_changed_field_only_redoes_what_depends_on_it(digits_run: DigitsRun, s
 def test_verify_climbs_the_last_rung_and_finds_a_wrong_mean(
     digits_run: DigitsRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["verify", str(digits_run.out / "host-openvino")]) == 0
-    assert "pass: this machine against Q/DQ torch" in capsys.readouterr().out
+    for target in RUN_HERE:
+        assert cli.main(["verify", str(digits_run.out / target)]) == 0
+        shown = capsys.readouterr().out
+        assert "pass: this machine against Q/DQ torch" in shown
+        assert "pass: weights and operators against as proven" in shown
+        assert "pass: decoded results" in shown
     shutil.copytree(digits_run.out / "host-openvino", tmp_path / "copy")
     path = tmp_path / "copy" / MANIFEST
     path.write_text(path.read_text(encoding="utf-8").replace('"mean": [\n      0.0', '"mean": [\n      0.4'))
-    assert cli.main(["verify", str(tmp_path / "copy")]) == 6
-    assert "pre-processing" in capsys.readouterr().err
+    assert cli.main(["verify", str(tmp_path / "copy")]) == 3
+    assert "pre-processing: mean: found [0.4], expected [0]" in capsys.readouterr().err
 
 
 def test_verify_says_what_it_cannot_check_here(digits_run: DigitsRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +166,8 @@ def test_verify_says_what_it_cannot_check_here(digits_run: DigitsRun, capsys: py
         assert cli.main(["verify", str(digits_run.out / target), "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["holds"]
-        assert found["ladder"] is None
+        rungs = {rung["name"]: rung["outcome"] for rung in found["ladder"]["rungs"]}
+        assert rungs == {"engine input": "pass", "decoded results": "pass", "labels": "pass"}
         assert found["skipped"]
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from edgecv.core.contract import InputContract
+from edgecv.core.figures import Diagnosis
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.tensor import Quantization, TensorSpec
 from edgecv.errors import ArtifactError
 from edgecv.measure.ladder import (
     COMPILER_MIN_AGREEMENT,
@@ -19,11 +21,9 @@ from edgecv.measure.ladder import (
     compiler_limits,
     deferred_rung,
     ladder,
-    load_golden,
     load_outputs,
     max_abs_error,
     preprocess_rung,
-    save_golden,
     save_outputs,
     sqnr_db,
 )
@@ -119,6 +119,25 @@ def test_a_wrong_mean_is_blamed_on_preprocessing() -> None:
     assert (wrong.outcome, wrong.blame) == ("fail", "pre-processing")
 
 
+def test_a_quantised_input_is_held_against_its_own_rounding() -> None:
+    spec = TensorSpec("x", (1, 3, 8, 8), "int8", "NCHW", Quantization(1 / 16, 0))
+    inputs = np.random.default_rng(0).random((8, 3, 8, 8), dtype=np.float32)
+    fed = spec.dequantize(spec.quantize(inputs))
+    assert preprocess_rung(inputs, fed).outcome == "fail"
+    assert preprocess_rung(inputs, fed, spec).sqnr_db == math.inf
+    assert preprocess_rung(inputs, np.roll(fed, 1, axis=3), spec).outcome == "fail"
+
+
+def test_causes_are_kept_only_where_a_rung_broke() -> None:
+    good = judge().rung(outputs("a", 0), outputs("b", 0), min_db=20, min_agreement=0.9, blame="graph")
+    bad = judge().rung(outputs("b", 0), outputs("c", 5), min_db=20, min_agreement=0.9, blame="quantisation")
+    cause = Diagnosis("quantisation", "scale of 'x'", "2", "1")
+    assert ladder([good], [cause]).diagnosis == ()
+    assert ladder([good, bad], [cause]).diagnosis == (cause,)
+    assert cause.text == "scale of 'x': found 2, expected 1"
+    assert Diagnosis("compiler", "output 'y' has other values", "", "").text == "output 'y' has other values"
+
+
 def test_the_ladder_names_the_first_that_broke() -> None:
     good = judge().rung(outputs("a", 0), outputs("b", 0), min_db=20, min_agreement=0.9, blame="graph")
     bad = judge().rung(outputs("b", 0), outputs("c", 5), min_db=20, min_agreement=0.9, blame="quantisation")
@@ -145,24 +164,14 @@ def test_outputs_are_read_back_as_written(tmp_path: Path) -> None:
     assert extra["picked"].tolist() == [0, 1, 2]
 
 
-def test_golden_pictures_of_different_sizes_are_read_back(tmp_path: Path) -> None:
-    pictures = [np.full((4, 6, 3), 7, dtype=np.uint8), np.full((9, 2), 3, dtype=np.uint8)]
-    inputs = np.ones((2, 1, 8, 8), dtype=np.float32)
-    save_golden(tmp_path / "g.npz", pictures, inputs, [np.ones((2, 3), dtype=np.float32)], "Q/DQ torch")
-    golden = load_golden(tmp_path / "g.npz")
-    assert [picture.shape for picture in golden.pictures] == [(4, 6, 3), (9, 2)]
-    assert golden.outputs.name == "Q/DQ torch"
-    assert golden.outputs.samples == 2
-
-
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a zip at all"])
 def test_a_corrupt_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "g.npz").write_bytes(content)
+    (tmp_path / "o.npz").write_bytes(content)
     with pytest.raises(ArtifactError, match="corrupt"):
-        load_golden(tmp_path / "g.npz")
+        load_outputs(tmp_path / "o.npz")
 
 
 def test_a_pickle_inside_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "g.npz", **{"x/0": np.array([{"a": 1}], dtype=object)})
+    np.savez(tmp_path / "o.npz", **{"x/0": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(ArtifactError, match="corrupt"):
-        load_golden(tmp_path / "g.npz")
+        load_outputs(tmp_path / "o.npz")

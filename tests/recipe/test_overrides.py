@@ -90,7 +90,7 @@ def test_set_can_reach_into_short_forms(write: Write, good: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "where", "words"),
     [
-        ("steps.1.finetune.epochs=0", "steps.1.finetune.epochs", "at least 1"),
+        ("steps.1.finetune.epochs=-1", "steps.1.finetune.epochs", "at least 0"),
         ("steps.1.finetune.epoch=3", "steps.1.finetune.epoch", "did you mean 'epochs'"),
         ("budgets.latncy.p95_ms=3", "budgets.latncy", "did you mean 'latency'"),
         ("sed=3", "sed", "did you mean 'seed'"),

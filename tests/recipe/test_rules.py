@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from edgecv.core.recipe import DataSpec, Finetune, Quantize
+from edgecv import families
+from edgecv.core.recipe import FAMILY_METRICS, AccuracyBudget, DataSpec, Finetune, Quantize
 from edgecv.recipe.rules import broken_rules, data_problems, typed_steps, with_defaults
 
 
@@ -31,6 +32,10 @@ def test_only_sound_steps_are_typed() -> None:
         (DataSpec("sklearn-digits", path="x", root="y"), [("path",), ("root",)]),
         (DataSpec("imagefolder", split="train", root="y"), [(), ("split",), ("root",)]),
         (DataSpec("csv"), [()]),
+        (DataSpec("coco", path="x.json", root="y", only="val"), []),
+        (DataSpec("images", path="x", only="*.png"), []),
+        (DataSpec("images", root="y", split="test"), [(), ("split",), ("root",)]),
+        (DataSpec("csv", path="x.csv", only="a"), [("only",)]),
     ],
 )
 def test_keys_that_go_with_a_kind_of_data(spec: DataSpec, places: list[tuple[str, ...]]) -> None:
@@ -57,3 +62,49 @@ def test_python_sources_name_a_function(source: str) -> None:
     (found,) = broken_rules({"model": {"source": source}})
     assert found[0] == ("model", "source")
     assert broken_rules({"model": {"source": "python:a.b:c"}}) == []
+
+
+DETECTION: dict[str, Any] = {
+    "family": {"kind": "detection", "labels": ["a", "b"]},
+    "data": {"eval": {"kind": "coco", "path": "x.json"}},
+}
+
+
+def test_metrics_are_those_of_the_family() -> None:
+    """The recipe's type allows every family's metrics, and the rule only its own."""
+    assert {kind: family.METRICS for kind, family in families.FAMILIES.items()} == FAMILY_METRICS
+    known = {metric for family in families.FAMILIES.values() for metric in family.METRICS}
+    assert known == set(get_args(get_type_hints(AccuracyBudget)["metric"]))
+    for kind, family in families.FAMILIES.items():
+        for metric in known:
+            plain = {"family": {"kind": kind, "labels": ["x"] * 9}, "budgets": {"accuracy": {"metric": metric}}}
+            found = broken_rules(plain)
+            assert (found == []) == (metric in family.METRICS)
+            assert all(f"allowed for {kind}: {', '.join(family.METRICS)}" in message for _, message in found)
+
+
+def test_a_budget_without_a_metric_has_the_familys_first() -> None:
+    plain = {**DETECTION, "budgets": {"accuracy": {"max_drop": 0.1}}}
+    assert with_defaults(plain)["budgets"]["accuracy"] == {"max_drop": 0.1, "metric": "ap"}
+    named = {**DETECTION, "budgets": {"accuracy": {"metric": "ap50"}}}
+    assert with_defaults(named) == named
+
+
+def test_detection_takes_boxes_and_calibrates_without() -> None:
+    assert broken_rules(DETECTION) == []
+    (found,) = broken_rules({**DETECTION, "data": {"eval": {"kind": "imagefolder", "path": "x"}}})
+    assert found == (("data", "eval", "kind"), "is imagefolder, which is not for detection here; allowed: coco")
+    source = {"kind": "images", "path": "x"}
+    data = {**DETECTION["data"], "calibration": {"source": source}}
+    filled = with_defaults({**DETECTION, "data": data})
+    assert filled["data"]["calibration"] == {"source": source, "select": "random"}
+    assert broken_rules(filled) == []
+    data["calibration"] = {"source": source, "select": "stratified"}
+    ((where, message),) = broken_rules({**DETECTION, "data": data})
+    assert where == ("data", "calibration", "select")
+    assert "has no classes; use random or k-center" in message
+
+
+def test_no_epochs_need_no_training_data() -> None:
+    assert broken_rules({"steps": [{"finetune": {"epochs": 0}}]}) == []
+    assert broken_rules({"steps": [{"finetune": {"epochs": 1}}]}) != []

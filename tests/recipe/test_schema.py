@@ -79,7 +79,7 @@ def test_targets_fit_the_schema(path: Path) -> None:
         ("sklearn-digits, split: test", "csv, path: x, split: test"),
         ("samples: 32", "samples: 0"),
         ("targets: [", "targets: [host-onnxruntime, "),
-        ("metric: top1", "metric: map"),
+        ("metric: top1", "metric: top3"),
     ],
 )
 def test_what_the_loader_refuses_for_its_shape_the_schema_refuses_too(

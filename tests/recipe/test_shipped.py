@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     for path in RECIPES.values():
         for variable, rest in re.findall(r"\$\{(EDGECV_\w+)\}(/[\w./-]+)", path.read_text()):
             place = tmp_path / variable / rest.lstrip("/")
-            if place.suffix in (".safetensors", ".th"):
+            if place.suffix in (".safetensors", ".th", ".onnx", ".json"):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(b"")
             else:
@@ -40,8 +41,8 @@ def test_a_ready_recipe_loads(name: str, env: dict[str, str]) -> None:
     loaded = load_recipe(RECIPES[name], env=env)
     recipe = loaded.recipe
     assert isinstance(recipe.data.calibration, CalibrationSpec)
-    assert recipe.model.weights is not None
-    assert len(recipe.family.labels) in (10, 1000)
+    assert (recipe.model.weights is not None) != recipe.model.source.startswith("onnx:")
+    assert len(recipe.family.labels) in (10, 80, 1000)
     for target in loaded.targets:
         budgets = recipe_for(loaded, target.name).budgets
         assert budgets.accuracy is not None
@@ -58,6 +59,14 @@ def test_digits_needs_nothing_from_outside() -> None:
 def test_without_data_the_message_tells_what_to_set(name: str) -> None:
     with pytest.raises(RecipeError, match=r"environment variable EDGECV_DATA is not set; .*export EDGECV_DATA="):
         load_recipe(RECIPES[name], env={})
+
+
+def test_the_detection_recipe_on_real_data(shared_data: Path) -> None:
+    recipe = load_recipe(RECIPES["yolox-nano"], env={"EDGECV_DATA": str(shared_data)}).recipe
+    table = json.loads((shared_data / "coco-mini" / "instances.json").read_text())["categories"]
+    assert list(recipe.family.labels) == [item["name"] for item in sorted(table, key=lambda item: item["id"])]
+    assert recipe.budgets.accuracy is not None
+    assert recipe.budgets.accuracy.metric == "ap"
 
 
 def test_the_cifar_recipe_on_real_data(shared_data: Path) -> None:

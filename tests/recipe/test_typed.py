@@ -68,7 +68,7 @@ def test_only_the_branch_that_was_meant_is_reported() -> None:
 
 def test_a_section_alone() -> None:
     assert part(Finetune, {"epochs": 3}) == Finetune(epochs=3)
-    assert part(Finetune, {"epochs": 0}) is None
+    assert part(Finetune, {"epochs": -1}) is None
     assert part(Finetune, None) is None
 
 

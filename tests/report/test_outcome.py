@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from edgecv.core.figures import Verdict
+from edgecv.core.figures import Diagnosis, Ladder, Verdict
+from edgecv.core.plain import from_plain
 from edgecv.report.outcome import (
     artifact_outcome,
+    artifact_reasons,
     broken_rung,
     broken_text,
     grouped,
@@ -17,7 +20,7 @@ from edgecv.report.outcome import (
     reasons,
     speedup,
 )
-from edgecv.report.render import render_html, render_markdown, render_text
+from edgecv.report.render import FORMS, render_html, render_markdown, render_text
 from edgecv.report.schema import Report
 
 
@@ -119,6 +122,23 @@ def test_speedup_needs_two_valid_times_taken_alike(passing: Report, inconclusive
     assert speedup(passing, passing.artifacts[4]) is None
     assert speedup(inconclusive, inconclusive.artifacts[3]) is None
     assert speedup(passing, replace(passing.artifacts[1], tag="estimated")) is None
+
+
+def test_causes_are_in_every_form_of_the_report(failing: Report) -> None:
+    ladder = failing.artifacts[3].ladder
+    assert ladder is not None
+    cause = Diagnosis("compiler", "zero point of 'conv\x1b[2J1'", "3", "0", "read from the <model> file")
+    item = replace(failing.artifacts[3], ladder=replace(ladder, diagnosis=(cause,)))
+    report = replace(failing, artifacts=(*failing.artifacts[:3], item, *failing.artifacts[4:]))
+    assert any("zero point of 'conv[2J1': found 3, expected 0" in reason.why for reason in artifact_reasons(item))
+    for name, form in {**FORMS, "text": render_text}.items():
+        shown = form(report)
+        assert "zero point of" in shown, name
+        assert "zero point of" not in form(failing), name
+        assert "\x1b[2J" not in shown, name
+        assert "<model>" not in shown or name == "report.json", name
+    raw = json.loads(FORMS["report.json"](report))
+    assert from_plain(Ladder, raw["artifacts"][3]["ladder"]) == item.ladder
 
 
 def test_the_broken_rung_is_found_with_and_without_its_blame(failing: Report) -> None:

@@ -133,7 +133,7 @@ def their_fps(process: Any) -> float:
 def measure(engine: str, model: Path, artifact: Path, python: str, options: Any, video: Path) -> bool:
     """All rounds of one engine; whether the limits hold."""
     capture = cv2.VideoCapture(str(video))
-    frames = []
+    frames: list[np.ndarray] = []
     while len(frames) < options.frames and (read := capture.read())[0]:
         frames.append(read[1])
     command = [python, "-c", TRACK, str(model), str(video), str(options.size), str(options.rounds)]

@@ -1,0 +1,168 @@
+"""What int8 costs, layer by layer: a recipe's steps up to the tuned float network, then the sensitivity table."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgecv.build.calibration import open_checked
+from edgecv.build.context import Context
+from edgecv.build.judge import make_judge, score_module
+from edgecv.build.plan import TargetPlan, metric_name
+from edgecv.build.quantize import CALIBRATION_CACHE_MB
+from edgecv.build.steps import rebuild, shared_actions
+from edgecv.core.recipe import Quantize
+from edgecv.core.sensitivity import Sensitivity
+from edgecv.errors import UsageError
+
+__all__ = ["Analysis", "analyze"]
+
+TIMED_RUNS = 30
+WARMUP_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The table, and what the repair ladder found where it was asked for (else None)."""
+
+    table: Sensitivity
+    repair: Any
+
+
+def analyze(
+    context: Context, target: TargetPlan, *, pictures: int, scored: int, repair_with: str, timed: bool
+) -> Analysis:
+    """Sensitivity of the target's network on ``pictures`` calibration pictures.
+
+    The task metric of every row is taken on ``scored`` evaluation pictures (0: not at all). ``timed`` measures each
+    float layer in ONNX Runtime on this machine. ``repair_with`` is off or ptq, as in the recipe. Steps
+    before quantisation come from the store, or are done now.
+
+    Raises:
+        UsageError: the recipe has no quantize step of method ptq or qat.
+        EdgecvError: a step failed.
+    """
+    from edgecv.optimize.batches import make_batches
+    from edgecv.optimize.prune import example_input
+    from edgecv.optimize.ptq import prepare_ptq
+    from edgecv.optimize.quantized import pictures as stream
+    from edgecv.optimize.repair import Workshop, repair
+    from edgecv.optimize.sensitivity import sensitivity
+    from edgecv.optimize.switches import make_board
+
+    recipe = target.recipe
+    step = next((item for item in recipe.steps if isinstance(item, Quantize) and item.method in ("ptq", "qat")), None)
+    if step is None:
+        raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
+    module = _tuned(context, target)
+    reader, _ = open_checked(context, recipe)
+    calibration = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
+    example = example_input(recipe.model.input)
+    step = replace(step, method="ptq")
+    prepared = prepare_ptq(
+        module,
+        example,
+        step=step,
+        calibration=calibration,
+        samples=len(reader),
+        progress=context.progress,
+        log=context.log,
+    )
+    layers: dict[str, str] = {}
+    for layer in make_board(prepared.graph).layers:  # what is fused into a layer goes by the name of its result
+        layers |= {node: layer.name for node in (layer.node, layer.output) if node}
+    times = _layer_times(module, example, layers, log=context.log) if timed else {}
+    evaluation = context.reader(recipe.data.eval) if scored or repair_with != "off" else None
+
+    def score(candidate: Any) -> float:
+        assert evaluation is not None
+        return score_module(recipe, evaluation, candidate, limit=scored).figures.value
+
+    table = sensitivity(
+        prepared,
+        stream(calibration, limit=pictures, shape=tuple(example.shape[1:])),
+        score=score if scored else None,
+        metric=metric_name(recipe),
+        latency_ms=times,
+        progress=context.progress,
+    )
+    found = None
+    if repair_with != "off" and evaluation is not None:
+        judge = make_judge(recipe, evaluation, module)
+        workshop = Workshop(
+            module,
+            example,
+            calibration,
+            judge,
+            samples=len(reader),
+            latency_ms=times,
+            progress=context.progress,
+            log=context.log,
+        )
+        _, found = repair(workshop, replace(step, repair="ptq"))
+    return Analysis(table, found)
+
+
+def _tuned(context: Context, target: TargetPlan) -> Any:
+    """The float network that quantisation takes."""
+    shared, last = shared_actions(), None
+    for step in target.chain:
+        if step.kind == "quantize":
+            break
+        last = step
+
+        def action(folder: Path, step: Any = step) -> Mapping[str, Any]:
+            return shared[step.kind](context, step, target.recipe, folder)
+
+        context.store.run(step.key, kind=step.kind, title=step.title, action=action)
+    assert last is not None
+    return rebuild(context, last.key, target.recipe)
+
+
+def _layer_times(module: Any, example: Any, layers: Mapping[str, str], *, log: Path) -> dict[str, float]:
+    """Median milliseconds of each float layer in ONNX Runtime on one thread, by the layer's name.
+
+    What ONNX Runtime fuses into a layer counts as that layer's; a layer that it cannot tell apart has no time.
+    """
+    import onnxruntime
+
+    from edgecv.optimize.export import export_program, write_onnx
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_onnx(export_program(module, example), folder / "model.onnx", log=log)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        feed = {session.get_inputs()[0].name: example.numpy()}
+        for _ in range(WARMUP_RUNS + TIMED_RUNS):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return _medians(events, layers)
+
+
+def _medians(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[str, float]:
+    durations: dict[str, list[float]] = {}
+    for event in events:
+        for node in _nodes(str(event.get("name", ""))):
+            if node in layers:
+                durations.setdefault(node, []).append(float(event["dur"]) / 1000)
+    found: dict[str, float] = {}
+    for node, values in durations.items():
+        kept = sorted(values[-TIMED_RUNS:])
+        found[layers[node]] = found.get(layers[node], 0.0) + kept[len(kept) // 2]
+    return found
+
+
+def _nodes(event: str) -> Iterator[str]:
+    """Graph nodes that a profile's event may be of: node_conv2d_3_kernel_time and relu_1_nchwc_kernel_time."""
+    if event.endswith("_kernel_time"):
+        stem = event.removesuffix("_kernel_time").removesuffix("_nchwc")
+        yield stem.removeprefix("node_").removeprefix("fused ").removeprefix("node_")

@@ -1,0 +1,153 @@
+"""After a cut: new weights for the layers that read fewer channels, by least squares on real pictures.
+
+What a removed channel carried is in part told by those that stay. Each layer whose inputs were narrowed is solved for
+the weights that give, from its new inputs, the outputs that it had in the uncut network, layer after
+layer in the order of the calls, so that later ones make up for what is left of earlier errors.
+He, Zhang, Sun 2017: Channel Pruning for Accelerating Very Deep Neural Networks, arXiv:1707.06168, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgecv.core.protocols import Batches
+
+__all__ = ["repair_readers"]
+
+_RIDGE = 1e-3
+"""Pull towards the present weights, relative to the mean power of the inputs."""
+_MOST_COLUMNS = 4096
+_POSITIONS = 64
+"""Places of a picture that are looked at, drawn at random, the same in both networks."""
+_MOST_BATCHES = 16
+
+
+def repair_readers(original: nn.Module, pruned: nn.Module, *, batches: Batches) -> int:
+    """Solve the narrowed layers of ``pruned`` (in place, both in evaluation mode); returns how many.
+
+    Plain 2-D convolutions (not grouped) and linear layers that have fewer inputs than in ``original`` and are called
+    once; ``batches`` give network inputs `(N, C, H, W)` float32.
+    """
+    layers = _narrowed(original, pruned)
+    if not layers:
+        return 0
+    inputs = [torch.from_numpy(arrays) for _, (arrays, _) in zip(range(_MOST_BATCHES), batches(), strict=False)]
+    solved = 0
+    for name in _in_order(pruned, layers, inputs[0][:1]):
+        solved += _solve(original.get_submodule(name), pruned.get_submodule(name), (original, pruned), inputs)
+    return solved
+
+
+def _narrowed(original: nn.Module, pruned: nn.Module) -> list[str]:
+    found = []
+    for name, layer in pruned.named_modules():
+        before: Any = original.get_submodule(name)
+        if isinstance(layer, nn.Linear):
+            fewer = layer.in_features < before.in_features and layer.out_features == before.out_features
+        elif isinstance(layer, nn.Conv2d):
+            # A layer with fewer outputs too has nothing left to be compared with.
+            plain = layer.groups == 1 == before.groups and layer.padding_mode == "zeros" and _numbers(layer.padding)
+            fewer = plain and layer.in_channels < before.in_channels and layer.out_channels == before.out_channels
+        else:
+            continue
+        columns = layer.weight[0].numel()
+        if fewer and columns <= _MOST_COLUMNS:
+            found.append(name)
+    return found
+
+
+def _numbers(padding: Any) -> bool:
+    return not isinstance(padding, str)
+
+
+def _in_order(module: nn.Module, names: Sequence[str], example: torch.Tensor) -> list[str]:
+    calls: list[str] = []
+    handles = [
+        module.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name)) for name in names
+    ]
+    with torch.no_grad():
+        module(example)
+    for handle in handles:
+        handle.remove()
+    return [name for name in calls if calls.count(name) == 1]
+
+
+def _solve(
+    before: nn.Module, after: nn.Module, modules: tuple[nn.Module, nn.Module], inputs: list[torch.Tensor]
+) -> int:
+    """New weights and bias of ``after``; 0 where the inputs tell nothing."""
+    layer: Any = after
+    columns = layer.weight[0].numel()
+    size = columns + (layer.bias is not None)
+    gram, target = (
+        torch.zeros(size, size, dtype=torch.float64),
+        torch.zeros(size, layer.weight.shape[0], dtype=torch.float64),
+    )
+    generator = torch.Generator().manual_seed(0)
+    for batch in inputs:
+        wanted = _captured(modules[0], before, batch)[1]
+        rows, outputs = _rows(layer, _captured(modules[1], after, batch)[0], wanted, generator)
+        gram += rows.T @ rows
+        target += rows.T @ outputs
+    present = layer.weight.detach().double().reshape(layer.weight.shape[0], -1)
+    if layer.bias is not None:
+        present = torch.cat([present, layer.bias.detach().double()[:, None]], dim=1)
+    power = gram.diagonal().mean()
+    if not torch.isfinite(gram).all() or power <= 0:
+        return 0
+    pull = _RIDGE * power * torch.eye(size, dtype=torch.float64)
+    found = torch.linalg.solve(gram + pull, target + pull @ present.T).T
+    if not torch.isfinite(found).all():
+        return 0
+    with torch.no_grad():
+        layer.weight.copy_(found[:, :columns].reshape(layer.weight.shape))
+        if layer.bias is not None:
+            layer.bias.copy_(found[:, columns])
+    return 1
+
+
+class _Reached(Exception):
+    """Ends a forward pass early; no error."""
+
+
+def _captured(module: nn.Module, layer: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input and output of ``layer`` where ``batch`` goes through ``module``."""
+    found: list[torch.Tensor] = []
+
+    def hook(_: nn.Module, args: Any, output: torch.Tensor) -> None:
+        found.extend((args[0], output))
+        raise _Reached
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            module(batch)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return found[0], found[1]
+
+
+def _rows(
+    layer: Any, values: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs `(rows, columns)` and wanted outputs `(rows, outputs)` of the layer as a matrix product."""
+    if isinstance(layer, nn.Linear):
+        rows, outputs = values.reshape(-1, values.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
+        picked = torch.randperm(rows.shape[0], generator=generator)[: max(_POSITIONS * values.shape[0], 1)]
+        rows, outputs = rows[picked], outputs[picked]
+    else:
+        patches = functional.unfold(values, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        picked = torch.randperm(patches.shape[-1], generator=generator)[:_POSITIONS]
+        rows = patches[:, :, picked].transpose(1, 2).reshape(-1, patches.shape[1])
+        outputs = wanted.flatten(2)[:, :, picked].transpose(1, 2).reshape(-1, wanted.shape[1])
+    rows, outputs = rows.double(), outputs.double()
+    if layer.bias is not None:
+        rows = torch.cat([rows, rows.new_ones(rows.shape[0], 1)], dim=1)
+    return rows, outputs

@@ -1,0 +1,167 @@
+"""The rungs of the repair ladder: which settings are proposed, cheapest first.
+
+A rung is a generator of proposals. It is told after each whether the limit is met, and may propose more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from edgecv.core.recipe import Quantize
+from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, get_constant, shape_of
+from edgecv.optimize.ptq import Prepared
+from edgecv.optimize.sensitivity import Sensitivity, sensitivity
+
+Ranges = Literal["mean-minmax", "minmax", "percentile", "mse", "entropy"]
+
+__all__ = ["RUNGS", "Proposal", "Scene", "rank_for_float"]
+
+OBSERVERS: tuple[Ranges, ...] = ("mse", "percentile", "entropy", "minmax", "mean-minmax")
+BETTER_DB = 0.1
+ROUNDED_SHARE = 1 / 3
+MOST_ROUNDED = 12
+FLOAT_SHARE = 1 / 2
+"""A network with more than half of its layers in float is no int8 network; training is the better way then."""
+
+Proposals = Generator["Proposal", bool, None]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Fields of the quantize step to change, and the change in words.
+
+    ``smaller`` says that it is cheaper than the proposal before, so that it wins if it meets the limit too.
+    """
+
+    what: str
+    changes: dict[str, Any]
+    smaller: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a rung may look at: the network as it is and its dB, calibration pictures, times, and a trial's dB."""
+
+    prepared: Prepared
+    sqnr_db: float
+    pictures: Callable[[], Iterable[Tensor]]
+    latency_ms: Mapping[str, float]
+    trial_sqnr_db: Callable[[Quantize], float]
+
+    def table(self) -> Sensitivity:
+        """The sensitivity of every layer on the calibration pictures, with the layers' times."""
+        return sensitivity(self.prepared, self.pictures(), latency_ms=self.latency_ms)
+
+
+def observers(scene: Scene, step: Quantize) -> Proposals:
+    """The other way to find ranges that has the best signal to noise on calibration pictures."""
+    others = {name: scene.trial_sqnr_db(replace(step, ranges=name)) for name in OBSERVERS if name != step.ranges}
+    best = max(others, key=lambda name: others[name])
+    if others[best] > scene.sqnr_db + BETTER_DB:
+        yield Proposal(f"ranges {best} instead of {step.ranges}", {"ranges": best})
+
+
+def bias_correction(scene: Scene, step: Quantize) -> Proposals:
+    """Take the shift of rounded weights out of the biases, where the recipe has that switched off."""
+    if not step.bias_correction:
+        yield Proposal("biases corrected", {"bias_correction": True})
+
+
+def equalisation(scene: Scene, step: Quantize) -> Proposals:
+    """Channels evened out between layers."""
+    if not step.equalize:
+        yield Proposal("channels of neighbouring layers evened out", {"equalize": True})
+
+
+def smooth_quant(scene: Scene, step: Quantize) -> Proposals:
+    """Outliers moved into weights, where linear layers read tokens."""
+    nodes = [node for node in scene.prepared.graph.graph.nodes if node.target is LINEAR]
+    if not step.smooth_quant and any(len(shape_of(node) or ()) > 2 for node in nodes):
+        yield Proposal("outliers of activations moved into weights", {"smooth_quant": True})
+
+
+def learned_rounding(scene: Scene, step: Quantize) -> Proposals:
+    """Learn the rounding of the layers whose weights add most noise."""
+    kinds = {item.__name__.split(".")[0] for item in (CONVOLUTIONS[1], LINEAR)}
+    table = sensitivity(scene.prepared, scene.pictures(), weights_only=True)
+    rows = [row for row in table.rows if row.kind in kinds and math.isfinite(row.sqnr_db)]
+    count = min(MOST_ROUNDED, max(1, round(len(rows) * ROUNDED_SHARE)))
+    names = tuple(dict.fromkeys(row.layer for row in rows[:count]))
+    if names and not step.adaround:
+        yield Proposal(f"rounding learned in {_listed(names)}", {"adaround": names})
+
+
+def keep_float(scene: Scene, step: Quantize) -> Proposals:
+    """Keep layers float, most noise per millisecond first: twice as many until it is enough, then fewer again."""
+    ranked = rank_for_float(scene)
+    most = int(len(ranked) * FLOAT_SHARE)
+    low, high, count = 0, None, 1
+    while count <= most:
+        names = ranked[:count]
+        changes = {"keep_float": (*step.keep_float, *names)}
+        met = yield Proposal(f"float: {_listed(names)}{_cost(scene, names)}", changes, smaller=high is not None)
+        if met:
+            high = count
+        else:
+            low = count
+        if high is None:
+            count = min(2 * count, most) if count < most else most + 1
+        elif high - low > 1:
+            count = (low + high) // 2
+        else:
+            break
+
+
+def rank_for_float(scene: Scene) -> tuple[str, ...]:
+    """Names of layers by the noise that they add for each millisecond (or multiplication) of theirs, most first."""
+    rows = [row for row in scene.table().rows if row.kind != "activation"]
+    known = all(row.latency_ms is not None for row in rows)
+    work = {} if known else _multiplications(scene.prepared)
+    worth: dict[str, float] = {}
+    for row in rows:
+        noise = 0.0 if row.sqnr_db == math.inf else 10 ** (-max(row.sqnr_db, -300.0) / 10)
+        cost = row.latency_ms if known else work.get(row.tensors[1] if len(row.tensors) > 1 else "", 1.0)
+        worth[row.layer] = worth.get(row.layer, 0.0) + noise / max(float(cost or 0.0), 1e-9)
+    return tuple(sorted(worth, key=lambda name: -worth[name]))
+
+
+def _multiplications(prepared: Prepared) -> dict[str, float]:
+    """Multiplications of each layer by its weight's name."""
+    found: dict[str, float] = {}
+    for node in prepared.graph.graph.nodes:
+        if node.target not in (*CONVOLUTIONS, LINEAR):
+            continue
+        weights: Any = node.args[1]
+        while weights.op != "get_attr":
+            weights = weights.args[0]
+        weight, shape = get_constant(prepared.graph, weights), shape_of(node) or ()
+        positions = math.prod(int(size) for size in (shape[2:] if node.target is not LINEAR else shape[1:-1]))
+        found[str(weights.target)] = float(weight.numel() * positions)
+    return found
+
+
+def _cost(scene: Scene, names: Iterable[str]) -> str:
+    times = [scene.latency_ms[name] for name in names if name in scene.latency_ms]
+    return f" ({sum(times):.2f} ms of float layers)" if times else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return ", ".join(shown[:4]) + more
+
+
+RUNGS: tuple[tuple[str, Callable[[Scene, Quantize], Proposals]], ...] = (
+    ("observer", observers),
+    ("bias correction", bias_correction),
+    ("equalisation", equalisation),
+    ("smooth quant", smooth_quant),
+    ("learned rounding", learned_rounding),
+    ("float layers", keep_float),
+)
+"""Cheapest first; quantisation-aware training comes after them."""

@@ -1,0 +1,111 @@
+"""The sensitivity table for people: as text for a terminal, and as one HTML page with bars that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecv.core.sensitivity import Sensitivity, SensitivityRow
+from edgecv.report.html import Child, Html, el, figure
+from edgecv.report.text import table_lines
+from edgecv.report.words import ABSENT, clean, db_text, metric_name, metric_text, ms_text
+
+__all__ = ["render_sensitivity_html", "render_sensitivity_text"]
+
+_BAR = 260
+_ROW = 22
+_NAME = 250
+_CHART_ROWS = 40
+
+
+def render_sensitivity_text(table: Sensitivity, *, name: str) -> str:
+    """The table as lines, the layer that adds most noise first."""
+    heads = ("layer", "operator", "SQNR", "drop", "ms", "share")
+    rows: list[tuple[str, ...]] = [
+        (row.layer, row.kind, db_text(row.sqnr_db), *_numbers(table, row)) for row in table.rows
+    ]
+    return "\n".join([f"{clean(name)}: {_summary(table)}", "", *table_lines(heads, rows, left=(0, 1))])
+
+
+def render_sensitivity_html(table: Sensitivity, *, name: str) -> str:
+    """The page as text (UTF-8); every figure stands in an element with ``data-field`` and ``data-value``."""
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("link", rel="icon", href="data:,"),
+        el("title", f"{clean(name)}: what each layer costs in int8"),
+        Html(f"<style>{style}</style>"),
+    )
+    body = el(
+        "body",
+        el("header", el("h1", f"{clean(name)}: what each layer costs in int8"), el("p", _summary(table))),
+        el("main", el("section", el("h2", "Noise by layer"), _chart(table)), el("section", _table(table))),
+    )
+    return f'<!doctype html>\n<html lang="en">{head.text}{body.text}</html>\n'
+
+
+def _summary(table: Sensitivity) -> str:
+    text = f"all of it in int8 has {db_text(table.sqnr_db)} of signal to noise on {table.pictures} pictures"
+    if table.float_value is None or table.int8_value is None:
+        return text
+    values = [metric_text(table.metric, value) for value in (table.float_value, table.int8_value)]
+    return f"{text}; {metric_name(table.metric)} {values[0]} in float, {values[1]} in int8"
+
+
+def _numbers(table: Sensitivity, row: SensitivityRow) -> tuple[str, str, str]:
+    drop = ABSENT if row.metric_drop is None else f"{row.metric_drop:+.4f}"
+    time = ABSENT if row.latency_ms is None else ms_text(row.latency_ms)
+    share = ABSENT if row.latency_share is None else f"{row.latency_share:.1%}"
+    return drop, time, share
+
+
+def _table(table: Sensitivity) -> Html:
+    heads = ("Layer", "Operator", "SQNR", "Drop alone", "Time", "Share of time")
+    rows: list[Child] = []
+    for row in table.rows:
+        drop, time, share = _numbers(table, row)
+        rows.append(
+            el(
+                "tr",
+                el("th", row.layer, scope="row"),
+                el("td", row.kind),
+                el("td", figure(db_text(row.sqnr_db), row.sqnr_db, "sqnr_db", data_layer=row.layer)),
+                el("td", figure(drop, row.metric_drop, "metric_drop", data_layer=row.layer)),
+                el("td", figure(time, row.latency_ms, "latency_ms", data_layer=row.layer)),
+                el("td", figure(share, row.latency_share, "latency_share", data_layer=row.layer)),
+            )
+        )
+    head = el("thead", el("tr", *(el("th", text, scope="col") for text in heads)))
+    return el("div", el("table", head, el("tbody", *rows)), class_="scroll", tabindex="0", role="region")
+
+
+def _chart(table: Sensitivity) -> Html:
+    """Bars of signal to noise, shortest (worst) first, each with the layer's share of the time as a thin line below."""
+    rows = [row for row in table.rows if row.sqnr_db not in (float("inf"), float("-inf"))][:_CHART_ROWS]
+    top = max((row.sqnr_db for row in rows), default=1.0)
+    marks: list[Child] = []
+    for index, row in enumerate(rows):
+        y = index * _ROW
+        length = max(1.0, _BAR * max(0.0, row.sqnr_db) / max(top, 1e-9))
+        marks.append(el("text", row.layer, x=_NAME - 8, y=y + 13, text_anchor="end", fill="currentColor"))
+        marks.append(el("rect", x=_NAME, y=y + 3, width=f"{length:.1f}", height=10, fill="#3b82c4"))
+        label = db_text(row.sqnr_db)
+        marks.append(el("text", label, x=f"{_NAME + length + 6:.1f}", y=y + 13, fill="currentColor"))
+        if row.latency_share:
+            width = f"{_BAR * row.latency_share:.1f}"
+            marks.append(el("rect", x=_NAME, y=y + 15, width=width, height=3, fill="#c4703b"))
+    height = max(1, len(rows)) * _ROW
+    about = "bars: signal to noise where only this layer is int8 (short is bad); thin lines: its share of the time"
+    picture = el(
+        "svg",
+        *marks,
+        viewBox=f"0 0 {_NAME + _BAR + 90} {height}",
+        role="img",
+        aria_label=about,
+        font_size=12,
+        width="100%",
+        style=f"max-width:{_NAME + _BAR + 90}px",
+    )
+    return el("figure", picture, el("figcaption", about))
