@@ -11,6 +11,7 @@ A tensor is quantised where it is made, so that all who read it read the same in
 - Products of two int8 tensors, pooling, resizing and pointwise activations stay int8.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
   goes in and comes out, as LiteRT demands, and engines then move bytes.
+- What is only joined to float values (concat) stays float itself.
 - Sigmoid and tanh stay float: LiteRT's int8 kernels accept one fixed scale and zero point only, which the
   portable scheme cannot have. So does everything else (softmax, layer norm, GELU, attention products),
   and what ``keep_float`` names.
@@ -128,6 +129,7 @@ def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
             elif node.target in LAYERS:
                 plan.floats[node.name] = f"kept float by {pattern!r}"
     _drop_unread(plan, groups, graph)
+    _drop_mixed(plan, groups, graph)
     plan.outputs = {node: _root(groups, node) for node in groups if isinstance(node.meta.get("val"), Tensor)}
     plan.outputs = _representatives(plan.outputs)
     return plan
@@ -203,6 +205,20 @@ def _drop_unread(plan: Plan, groups: dict[Node, Node], graph: GraphModule) -> No
         if not read and not any(_joined_to_int8(user, groups) for user in node.users):
             _remove(groups, node)
             plan.why.pop(node.name, None)
+
+
+def _drop_mixed(plan: Plan, groups: dict[Node, Node], graph: GraphModule) -> None:
+    """Leave what only goes into a float concatenation float: the boxes of a detector beside its scores.
+
+    LiteRT's converter gives all parts of a concatenation the scale of the one that is int8, also the scores, which
+    then round to nothing or (a sigmoid has one fixed scale there) make a file that does not load.
+    """
+    for node in reversed(list(graph.graph.nodes)):
+        if node not in groups or node.op == "placeholder" or not node.users:
+            continue
+        if all(user.target in MOVES and user not in groups for user in node.users):
+            _remove(groups, node)
+            plan.why[node.name] = "float, as it is joined to float values"
 
 
 def _joined_to_int8(user: Node, groups: dict[Node, Node]) -> bool:

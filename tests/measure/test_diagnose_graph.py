@@ -92,7 +92,8 @@ def test_a_wrong_scale_of_an_output_is_computed_from_its_values() -> None:
 
 
 def test_an_output_that_is_cut_off_is_named() -> None:
-    expected = (RANDOM.standard_normal((8, 40)) * 2).astype(np.float32)
+    random = np.random.default_rng(2)  # of its own: which tests ran before must not matter
+    expected = (random.standard_normal((8, 40)) * 2).clip(-3, 3).astype(np.float32)
     found = SPEC.dequantize(SPEC.quantize(expected * 9))
     (cause,) = diagnose_outputs([expected], [found], [SPEC])
     assert (cause.rung, cause.what) == ("quantisation", "output 'y' is cut off at the ends of int8")

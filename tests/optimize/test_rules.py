@@ -156,3 +156,25 @@ def test_every_quantised_tensor_has_a_reason() -> None:
     assert all(plan.why[node.name] for node in plan.outputs)
     assert plan.why["relu"] == "output of conv2d stem.0 + relu stem.2"
     assert plan.why["image"] == "input image"
+
+
+def test_what_is_joined_to_float_values_stays_float() -> None:
+    """A detector's boxes beside its scores: the boxes' layer gives float, its input and weights are int8."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.boxes, self.scores = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            found = self.body(image).relu()
+            return torch.cat([self.boxes(found).flatten(2), self.scores(found).sigmoid().flatten(2)], 1)
+
+    graph = capture(Head().eval(), torch.zeros(1, 3, 8, 8))
+    plan = plan_graph(graph)
+    made = {node.name for node in plan.outputs}
+    assert {"image", "relu", "conv2d_2"} <= made
+    assert "conv2d_1" not in made
+    assert not [name for name in made if name.startswith(("cat", "flatten", "view"))]
+    assert plan.why["conv2d_1"] == "float, as it is joined to float values"
+    assert len(plan.weights) == 3

@@ -137,7 +137,7 @@ def test_overrides_start_from_what_set_changed(write: Write, good: str) -> None:
     ("old", "new", "line", "words"),
     [
         ('"raspberry-pi-*"', "jetson-*", 20, "matches no target of this recipe"),
-        ("scheme: affine", "scheme: odd", 23, "allowed: portable, affine"),
+        ("scheme: affine", "scheme: odd", 23, "allowed: portable, symmetric, affine"),
         ("p95_ms: 40", "p95: 40", 22, "did you mean 'p95_ms'"),
         ("steps.2.quantize", "steps.9.quantize", 23, "allowed: 0 to 2"),
         ("steps.2.quantize", "steps.1.quantize", 23, "is a finetune step"),

@@ -31,7 +31,7 @@ class Case:
     images: Sequence[Path]
     truths: Sequence[Any]
     metric: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=lambda: {"scheme": "affine"})
 
 
 class Likeness:
@@ -93,7 +93,10 @@ def cases(data: Path) -> list[Case]:
         options={"multi_label": True},
     )
     contract = InputContract(size=(416, 416), color="bgr", range=(0.0, 255.0), resize="letterbox-topleft")
-    add("YOLOX-nano", "yolox_nano/yolox_nano.onnx", family, contract, imagenet, images, truths, "ap")
+    # `edgecv analyze` names these: channels that differ by a factor of 200, where no equalisation can help.
+    worst = {"scheme": "affine", "keep_float": ("Conv_41", "Conv_44", "Conv_47", "Conv_70")}
+    data_of = (imagenet, images, truths, "ap")
+    add("YOLOX-nano", "yolox_nano/yolox_nano.onnx", family, contract, *data_of, settings=worst)
     family = FamilySpec("detection", labels, head="fastestdet", score_threshold=0.01, max_detections=100)
     contract = InputContract(size=(352, 352), color="bgr", interpolation="area")
     add("FastestDet", "fastestdet/FastestDet.onnx", family, contract, imagenet, images, truths, "ap")
