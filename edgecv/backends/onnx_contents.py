@@ -7,16 +7,15 @@ int32_data 5, int64_data 7, name 8, raw_data 9, double_data 10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from edgecv.backends.protobuf import fields, integers, messages
 from edgecv.core.tensor import Array
 from edgecv.errors import ArtifactError
 
 _TYPES = {1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8", 12: "<u4"}
-_FIXED = {1: 8, 5: 4}
 
 
 def read_graph(path: Path) -> tuple[dict[str, Array], list[tuple[str, tuple[str, ...], tuple[str, ...], bytes]]]:
@@ -30,8 +29,8 @@ def read_graph(path: Path) -> tuple[dict[str, Array], list[tuple[str, tuple[str,
     try:
         constants: dict[str, Array] = {}
         nodes = []
-        for graph in _parts(memoryview(path.read_bytes()), 7):
-            for field, value in _fields(graph):
+        for graph in messages(memoryview(path.read_bytes()), 7):
+            for field, value in fields(graph):
                 if field == 5 and isinstance(value, memoryview):
                     named = _tensor(value)
                     if named is not None:
@@ -46,12 +45,12 @@ def read_graph(path: Path) -> tuple[dict[str, Array], list[tuple[str, tuple[str,
 def _node(content: memoryview, constants: dict[str, Array]) -> tuple[str, tuple[str, ...], tuple[str, ...], bytes]:
     texts: dict[int, list[str]] = {1: [], 2: [], 4: []}
     attributes = []
-    for field, value in _fields(content):
+    for field, value in fields(content):
         if field in texts and isinstance(value, memoryview):
             texts[field].append(bytes(value).decode())
         elif field == 5 and isinstance(value, memoryview):
             attributes.append(bytes(value))
-            for tensor in _parts(value, 5):
+            for tensor in messages(value, 5):
                 named = _tensor(tensor)
                 if named is not None and texts[2]:
                     constants[texts[2][0]] = named[1]
@@ -63,9 +62,9 @@ def _tensor(content: memoryview) -> tuple[str, Array] | None:
     """Name and values of a TensorProto; None where numpy has no such type or the values are in another file."""
     numbers: dict[int, list[int]] = {}
     texts: dict[int, bytes] = {}
-    for field, value in _fields(content):
+    for field, value in fields(content):
         if field in (1, 5, 7):
-            numbers.setdefault(field, []).extend(_integers(value) if isinstance(value, memoryview) else [value])
+            numbers.setdefault(field, []).extend(integers(value) if isinstance(value, memoryview) else [value])
         elif isinstance(value, memoryview):
             texts[field] = texts.get(field, b"") + bytes(value)
         else:
@@ -82,51 +81,3 @@ def _tensor(content: memoryview) -> tuple[str, Array] | None:
     if dtype == np.float16:
         return name, signed.astype(np.uint16).view(np.float16).reshape(shape)
     return name, signed.astype(dtype).reshape(shape)
-
-
-def _parts(content: memoryview, wanted: int) -> Iterator[memoryview]:
-    for field, value in _fields(content):
-        if field == wanted and isinstance(value, memoryview):
-            yield value
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers with their value: a whole number, or the bytes of everything else."""
-    position = 0
-    while position < len(content):
-        key, position = _varint(content, position)
-        field, kind = key >> 3, key & 7
-        if kind == 0:
-            number, position = _varint(content, position)
-            yield field, number
-            continue
-        if kind == 2:
-            length, position = _varint(content, position)
-        elif kind in _FIXED:
-            length = _FIXED[kind]
-        else:
-            raise ValueError(f"wire type {kind} at byte {position}")
-        if position + length > len(content):
-            raise ValueError(f"a field of {length} bytes at byte {position} is cut short")
-        yield field, content[position : position + length]
-        position += length
-
-
-def _integers(content: memoryview) -> Iterator[int]:
-    position = 0
-    while position < len(content):
-        number, position = _varint(content, position)
-        yield number
-
-
-def _varint(content: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"a number at byte {position} is too long")

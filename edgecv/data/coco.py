@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from edgecv.core.recipe import DataSpec
 from edgecv.core.results import DetectionTruth
-from edgecv.data.files import SHOWN, Entry, Listing, inside, wanted_name
+from edgecv.data.files import SHOWN, Entry, Listing, inside, list_and_root, wanted_name
 from edgecv.errors import DataError
 
 _TABLES = ("images", "annotations", "categories")
@@ -108,16 +107,7 @@ def coco_paths(spec: DataSpec, *, base: Path) -> tuple[Path, Path]:
     Raises:
         DataError: there is no path, no such file or no such folder.
     """
-    if spec.path is None:
-        raise DataError("data of kind coco has no path; add path: the instances json")
-    path = Path(os.path.abspath(base / spec.path))
-    if not path.is_file():
-        problem = "is a folder, not an instances json" if path.exists() else "does not exist"
-        raise DataError(f"{path} {problem}; path is {spec.path!r}, relative to {base}")
-    root = path.parent if spec.root is None else Path(os.path.abspath(base / spec.root))
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; root is {spec.root!r}, relative to {base}")
-    return path, root
+    return list_and_root(spec, base=base, what="instances json", article="an")
 
 
 def _read(path: Path) -> dict[str, list[Any]]:

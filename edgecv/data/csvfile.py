@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgecv.core.recipe import DataSpec
-from edgecv.data.files import Entry, Listing, inside
+from edgecv.data.files import Entry, Listing, inside, list_and_root
 from edgecv.errors import DataError
 
 
@@ -49,16 +48,7 @@ def csv_paths(spec: DataSpec, *, base: Path) -> tuple[Path, Path]:
     Raises:
         DataError: there is no path, no such file or no such folder.
     """
-    if spec.path is None:
-        raise DataError("data of kind csv has no path; add path: the CSV file")
-    path = Path(os.path.abspath(base / spec.path))
-    if not path.is_file():
-        problem = "is a folder, not a CSV file" if path.exists() else "does not exist"
-        raise DataError(f"{path} {problem}; path is {spec.path!r}, relative to {base}")
-    root = path.parent if spec.root is None else Path(os.path.abspath(base / spec.root))
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; root is {spec.root!r}, relative to {base}")
-    return path, root
+    return list_and_root(spec, base=base, what="CSV file", article="a")
 
 
 def csv_rows(spec: DataSpec, path: Path) -> Iterator[tuple[int, str, str]]:

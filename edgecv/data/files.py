@@ -16,6 +16,7 @@ import numpy as np
 
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Sample
+from edgecv.core.recipe import DataSpec
 from edgecv.core.results import DetectionTruth
 from edgecv.data import imagefile
 from edgecv.errors import DataError
@@ -144,6 +145,24 @@ def inside(file: str, root: Path) -> str:
     if not path.is_relative_to(root) or path == root:
         raise ValueError(f"{file!r} leaves the folder {root}; put the image below it, or set root")
     return path.relative_to(root).as_posix()
+
+
+def list_and_root(spec: DataSpec, *, base: Path, what: str, article: str) -> tuple[Path, Path]:
+    """The file that lists a data set (``what`` it is, with its ``article``, for errors) and the folder of its pictures.
+
+    Raises:
+        DataError: there is no path, no such file or no such folder.
+    """
+    if spec.path is None:
+        raise DataError(f"data of kind {spec.kind} has no path; add path: the {what}")
+    path = Path(os.path.abspath(base / spec.path))
+    if not path.is_file():
+        problem = f"is a folder, not {article} {what}" if path.exists() else "does not exist"
+        raise DataError(f"{path} {problem}; path is {spec.path!r}, relative to {base}")
+    root = path.parent if spec.root is None else Path(os.path.abspath(base / spec.root))
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; root is {spec.root!r}, relative to {base}")
+    return path, root
 
 
 def wanted_name(only: str, *names: str) -> bool:

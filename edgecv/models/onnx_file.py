@@ -37,17 +37,22 @@ def fix_onnx(source: Path, contract: InputContract, out: Path) -> None:
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs) or "none"
         raise ModelError(f"{source} has the inputs {names}; a picture model has exactly one")
-    _fix_input(source, inputs[0], contract)
+    fix_input(source, inputs[0], contract)
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     model = shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
     onnx.save(model, str(out))
 
 
-def _fix_input(source: Path, picture: onnx.ValueInfoProto, contract: InputContract) -> None:
+def fix_input(path: Path, picture: onnx.ValueInfoProto, contract: InputContract) -> tuple[tuple[int, ...], bool]:
+    """Set the open lengths of an image input, in place: its shape then, and whether channels come last.
+
+    Raises:
+        ModelError: the input has other than four dimensions, or is fixed to another size.
+    """
     lengths = picture.type.tensor_type.shape.dim
     if len(lengths) != 4:
-        raise ModelError(f"{source}: input {picture.name!r} has {len(lengths)} dimensions; a picture has 4")
+        raise ModelError(f"{path}: input {picture.name!r} has {len(lengths)} dimensions; a picture has 4")
     height, width = contract.size
     last = lengths[3].dim_value == contract.channels and lengths[1].dim_value != contract.channels
     wanted = (1, height, width, contract.channels) if last else (1, contract.channels, height, width)
@@ -57,6 +62,7 @@ def _fix_input(source: Path, picture: onnx.ValueInfoProto, contract: InputContra
     found = [length.dim_value for length in lengths]
     if found != list(wanted):
         raise ModelError(
-            f"{source}: input {picture.name!r} has the fixed shape {found}; the recipe's input needs {list(wanted)}. "
+            f"{path}: input {picture.name!r} has the fixed shape {found}; the recipe's input needs {list(wanted)}. "
             "Change model.input, or export the model for that size."
         )
+    return wanted, last

@@ -11,7 +11,7 @@ from edgecv.core.results import Detections
 from edgecv.core.tensor import Array
 from edgecv.errors import UsageError
 from edgecv.runtime.spec import SecondStage
-from edgecv.runtime.work import Level
+from edgecv.runtime.work import Level, load_levels
 from edgecv.vision.crops import crop
 
 _FORGET_AFTER_FRAMES = 300
@@ -128,3 +128,31 @@ def check_classes(spec: SecondStage, labels: tuple[str, ...]) -> None:
     if unknown:
         known = ", ".join(labels)
         raise UsageError(f"the second stage wants {unknown[0]!r}, which the detector does not know: {known}")
+
+
+def open_second(spec: SecondStage, labels: tuple[str, ...], *, threads: int | None) -> SecondRunner:
+    """Load the second stage behind a detector of these ``labels``, and warm it up.
+
+    Raises:
+        UsageError: it wants a class that the detector does not know.
+        EdgecvError: the artifact cannot be loaded or does not run.
+    """
+    check_classes(spec, labels)
+    (level,) = load_levels((spec.artifact,), threads=threads, score=None)
+    level.warm_up()
+    return SecondRunner(level, spec)
+
+
+def open_looks(folder: str, *, threads: int | None) -> LooksRunner:
+    """Load the model that tells a tracker who is who, and warm it up.
+
+    Raises:
+        UsageError: it is of another family than embedding.
+        EdgecvError: the artifact cannot be loaded or does not run.
+    """
+    (level,) = load_levels((folder,), threads=threads, score=None)
+    if level.kind != "embedding":
+        level.model.close()
+        raise UsageError(f"{folder} is a model for {level.kind}; reid needs one for embedding")
+    level.warm_up()
+    return LooksRunner(level)

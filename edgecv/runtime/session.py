@@ -27,7 +27,7 @@ from edgecv.runtime.governor import Governor
 from edgecv.runtime.live import LiveServer
 from edgecv.runtime.loop import Loop, Parts
 from edgecv.runtime.profile import Profile
-from edgecv.runtime.second import LooksRunner, SecondRunner, check_classes
+from edgecv.runtime.second import LooksRunner, SecondRunner, open_looks, open_second
 from edgecv.runtime.sinks import Callback
 from edgecv.runtime.sinks import parse as parse_sink
 from edgecv.runtime.sinks.runner import SinkRunner
@@ -294,10 +294,11 @@ def open_session(
     try:
         if spec.detect and levels[0].kind != "detection":
             raise UsageError(f"{spec.detect[0]} is a model for {levels[0].kind}; detect needs one for detection")
-        second = _second(spec, levels[0])
+        labels = levels[0].model.manifest.family.labels
+        second = open_second(spec.second, labels, threads=spec.threads) if spec.second is not None else None
         if second is not None:
             opened.append(second.close)
-        looks = _looks(spec)
+        looks = open_looks(spec.reid, threads=spec.threads) if spec.reid else None
         if looks is not None:
             opened.append(looks.close)
         make = source or (lambda: parse_source(spec.camera, spec.camera_options))
@@ -343,26 +344,6 @@ def open_session(
             close()
         raise
     return session
-
-
-def _second(spec: PipelineSpec, first: Level) -> SecondRunner | None:
-    if spec.second is None:
-        return None
-    check_classes(spec.second, first.model.manifest.family.labels)
-    (level,) = load_levels((spec.second.artifact,), threads=spec.threads, score=None)
-    level.warm_up()
-    return SecondRunner(level, spec.second)
-
-
-def _looks(spec: PipelineSpec) -> LooksRunner | None:
-    if not spec.reid:
-        return None
-    (level,) = load_levels((spec.reid,), threads=spec.threads, score=None)
-    if level.kind != "embedding":
-        level.model.close()
-        raise UsageError(f"{spec.reid} is a model for {level.kind}; reid needs one for embedding")
-    level.warm_up()
-    return LooksRunner(level)
 
 
 def _governor(spec: PipelineSpec, levels: tuple[Level, ...], zones: Sequence[ThermalZone]) -> Governor | None:

@@ -13,6 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from edgecv.core.contract import InputContract
 from edgecv.errors import ModelError
+from edgecv.models.onnx_file import fix_input
 
 __all__ = ["OnnxFile", "read_onnx"]
 
@@ -65,7 +66,7 @@ def read_onnx(path: Path, contract: InputContract) -> OnnxFile:
         raise ModelError(
             f"{path}: input {inputs[0].name!r} is {kind}; a float input is needed. Export without the cast."
         )
-    shape, last = _fix_input(path, inputs[0], contract)
+    shape, last = fix_input(path, inputs[0], contract)
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     names = tuple(item.name for item in model.graph.output)
@@ -109,25 +110,6 @@ def _refuse_quantised(path: Path, model: ModelProto) -> None:
                 f"{path} is quantised ({node.op_type} of node {node.name or node.output[0]!r}); a quantised file can "
                 "not be pruned, trained or quantised again. Use the float model that it was made from."
             )
-
-
-def _fix_input(path: Path, picture: onnx.ValueInfoProto, contract: InputContract) -> tuple[tuple[int, ...], bool]:
-    lengths = picture.type.tensor_type.shape.dim
-    if len(lengths) != 4:
-        raise ModelError(f"{path}: input {picture.name!r} has {len(lengths)} dimensions; a picture has 4")
-    height, width = contract.size
-    last = lengths[3].dim_value == contract.channels and lengths[1].dim_value != contract.channels
-    wanted = (1, height, width, contract.channels) if last else (1, contract.channels, height, width)
-    for length, value in zip(lengths, wanted, strict=True):
-        if length.dim_value in (0, value):
-            length.dim_value = value
-    found = [length.dim_value for length in lengths]
-    if found != list(wanted):
-        raise ModelError(
-            f"{path}: input {picture.name!r} has the fixed shape {found}; the recipe's input needs {list(wanted)}. "
-            "Change model.input, or export the model for that size."
-        )
-    return wanted, last
 
 
 def _to_float32(model: ModelProto) -> None:
