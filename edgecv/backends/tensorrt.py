@@ -219,6 +219,8 @@ def configure(trt: Any, builder: Any, options: BuildOptions, folder: Path) -> tu
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.version_compatible:
         wanted.append("VERSION_COMPATIBLE")
+    if hasattr(trt.BuilderFlag, "SPARSE_WEIGHTS"):  # 2:4 weights then skip their zeros; dense ones are as before
+        wanted.append("SPARSE_WEIGHTS")
     for name in wanted:
         config.set_flag(getattr(trt.BuilderFlag, name))
     if options.timing_cache is not None:

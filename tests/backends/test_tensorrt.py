@@ -213,6 +213,13 @@ def test_each_version_gets_its_own_flags(
     assert builder.limits == [("workspace", 2 << 20)]
 
 
+def test_sparse_weights_are_used_where_the_version_knows_them(tmp_path: Path) -> None:
+    trt, builder = names_of("10.3.0"), Recorder()
+    trt.BuilderFlag.SPARSE_WEIGHTS = 8
+    backend.configure(trt, builder, backend.BuildOptions("int8"), tmp_path)
+    assert builder.flags == {8}
+
+
 def test_further_options_reach_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "t.cache").write_bytes(b"old")
     options = backend.BuildOptions(
