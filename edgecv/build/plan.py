@@ -19,8 +19,9 @@ from edgecv.build.pruning import goal_title, resolved, timing_params
 from edgecv.build.store import hash_of
 from edgecv.core.calibration import CalibrationManifest
 from edgecv.core.figures import MachineFacts
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.plain import to_plain
-from edgecv.core.recipe import FAMILY_METRICS, DataSpec, Finetune, Prune, Quantize, Recipe
+from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
 from edgecv.core.target import Precision, Target
 from edgecv.recipe.load import LoadedRecipe, recipe_for
 
@@ -223,9 +224,9 @@ class _Planner:
             elif step.method in ("ptq", "qat"):
                 wanted, why = scheme_for(step, self._targets)
                 params |= {"step": asdict(wanted), "calibration": prints["calibration"]}
-                if step.method == "qat" or step.repair == "full":
+                if step.method == "qat" or step.repair != "off":
                     params["train"] = prints["train"]
-                if step.repair != "off":  # the ladder climbs by the gate
+                if step.repair != "off":  # the ladder climbs by the limit, on pictures that are not in eval
                     params |= {"eval": prints["eval"], "accuracy": to_plain(recipe.budgets.accuracy)}
                     params["metric"] = metric_name(recipe)
                 title = f"quantize {step.method} int8 {wanted.scheme}" + (f" ({why})" if why else "")
@@ -286,7 +287,7 @@ class _Planner:
 def metric_name(recipe: Recipe) -> str:
     """The metric that the recipe is judged by: its budget's, or else the family's first."""
     accuracy = recipe.budgets.accuracy
-    return accuracy.metric if accuracy is not None else FAMILY_METRICS[recipe.family.kind][0]
+    return accuracy.metric if accuracy is not None else FAMILY_KINDS[recipe.family.kind].metrics[0]
 
 
 def describe_data(spec: DataSpec) -> str:

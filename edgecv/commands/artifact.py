@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from edgecv import families
-from edgecv.commands.samples import open_data
+from edgecv.commands.samples import open_labelled
 from edgecv.commands.values import named_values
 from edgecv.core.contract import InputContract
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.plain import to_plain
 from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import FamilySpec
@@ -35,11 +36,12 @@ def import_file(options: argparse.Namespace) -> int:
         interpolation=options.interpolation,
     )
     families.get(options.family)
-    if options.labels is None and options.family not in ("pose", "embedding"):
+    labels = _labels(Path(options.labels)) if options.labels else FAMILY_KINDS[options.family].labels
+    if not labels:
         raise UsageError(f"--labels is missing; family {options.family} needs a text file with one class name a line")
     family = FamilySpec(
         options.family,
-        _labels(Path(options.labels)) if options.labels else ("person",),
+        labels,
         background=options.background,
         outputs=options.outputs,
         head=options.head,
@@ -63,7 +65,7 @@ def build(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """The task metric on a data set."""
     with load_artifact(options.artifact, threads=options.threads) as model:
-        reader = open_data(options, model)
+        reader = open_labelled(options, model)
         metric = options.metric or model.subject.family.METRICS[0]
         figures = evaluate_subject(model.subject, reader, metric=metric, progress=PlainProgress())
     if options.json:

@@ -14,11 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
 from edgecv.commands.values import named_values
 from edgecv.core.artifact import MANIFEST
-from edgecv.core.results import Classification, Detections, Embedding, Poses
 from edgecv.core.stream import FrameResult, LoopStatus
 from edgecv.data.imagefile import load_image
 from edgecv.errors import UsageError
@@ -162,26 +159,5 @@ def _pictures(options: argparse.Namespace) -> int:
     with load_artifact(folder, threads=options.threads) as model:
         for name in names:
             result = model.predict(load_image(name, noisy=True))
-            print(json.dumps({"image": name, **result.to_dict()}) if options.json else f"{name}: {in_words(result)}")
+            print(json.dumps({"image": name, **result.to_dict()}) if options.json else f"{name}: {result.words()}")
     return 0
-
-
-def in_words(result: Any) -> str:
-    """A result on one line."""
-    if isinstance(result, Classification):
-        return ", ".join(f"{item['label']} {item['score']:.3f}" for item in result.to_dict()["classes"])
-    if isinstance(result, Detections):
-        words = (
-            f"{item['label']} {item['score']:.2f} at {', '.join(f'{value:.0f}' for value in item['box'])}"
-            for item in result.to_dict()["objects"]
-        )
-        return "; ".join(words) or "nothing found"
-    if isinstance(result, Poses):
-        return f"{len(result)} pose{'s' if len(result) != 1 else ''}, scores " + ", ".join(
-            f"{score:.2f}" for score in result.scores
-        )
-    if isinstance(result, Embedding):
-        return (
-            f"embedding of {len(result.vector)} numbers, which begin {np.array2string(result.vector[:4], precision=3)}"
-        )
-    return json.dumps(result.to_dict())

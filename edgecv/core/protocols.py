@@ -179,6 +179,18 @@ class Parts(Protocol):
         ...
 
 
+class Result(Protocol):
+    """What a family says about one picture."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ...
+
+    def words(self) -> str:
+        """The result on one line of text."""
+        ...
+
+
 class Metric(Protocol):
     """Collects decoded results against truths, then gives the figures."""
 

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Union
 
 from edgecv.core.contract import FORBID_UNKNOWN, InputContract
+from edgecv.core.kinds import DataKind, FamilyKind, MetricName
+from edgecv.core.steps import STEP_KEYS, Distill, Finetune, Prune, Quantize, Step
 
 __all__ = [
+    "STEP_KEYS",
     "Budgets",
     "AccuracyBudget",
     "CalibrationSpec",
     "Data",
     "DataSpec",
     "Distill",
-    "FAMILY_METRICS",
     "FamilySpec",
     "Finetune",
     "LatencyBudget",
@@ -78,7 +80,7 @@ class FamilySpec:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    kind: Literal["classification", "detection", "pose", "embedding"] = field(metadata={"description": "model family"})
+    kind: FamilyKind = field(metadata={"description": "model family"})
     labels: tuple[str, ...] = field(metadata={"min_length": 1, "description": "class names, in output order"})
     background: bool = field(default=False, metadata={"description": "output 0 is a background class without a label"})
     top_k: int = field(default=5, metadata={"ge": 1, "description": "how many classes a result keeps"})
@@ -108,11 +110,18 @@ class DataSpec:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    kind: Literal["sklearn-digits", "imagefolder", "csv", "coco", "images"] = field(metadata={"description": "reader"})
+    kind: DataKind = field(metadata={"description": "reader"})
     path: str | None = field(
         default=None, metadata={"description": "folder, csv file, instances json or glob, relative to the recipe"}
     )
     split: Literal["train", "test", "all"] = field(default="all", metadata={"description": "part of a bundled set"})
+    truth: str | None = field(
+        default=None,
+        metadata={
+            "min_length": 1,
+            "description": "folder of each picture's truth under the same name, or a path with {stem} for it",
+        },
+    )
     root: str | None = field(
         default=None, metadata={"description": "csv, coco: folder of the images (default: of the file)"}
     )
@@ -154,174 +163,12 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Prune:
-    """Pruning. Structured (whole channels go): exactly one of ``speedup``, ``ratio`` and ``latency_ms``.
-
-    With ``by: latency`` or ``latency_ms`` times measured on ``target`` decide which channels go. With a
-    ``pattern`` single weights become zero and no channel goes: 2:4 takes neither of the three,
-    unstructured takes ``ratio``.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-
-    importance: Literal["magnitude", "taylor", "bn-scale", "lamp", "fpgm", "random"] = field(
-        default="magnitude", metadata={"description": "which channels matter"}
-    )
-    speedup: float | None = field(
-        default=None,
-        metadata={"gt": 1, "le": 64, "description": "MACs before / after; by latency: time before / after"},
-    )
-    ratio: float | None = field(
-        default=None, metadata={"gt": 0, "lt": 1, "description": "share of channels to cut (unstructured: of weights)"}
-    )
-    latency_ms: float | None = field(
-        default=None, metadata={"gt": 0, "description": "median of the float network's engine call on target, batch 1"}
-    )
-    by: Literal["macs", "latency"] = field(
-        default="macs", metadata={"description": "what speedup counts; latency_ms always goes by latency"}
-    )
-    target: str | None = field(
-        default=None,
-        metadata={"description": "by latency: one of the recipe's targets (default: the first that is this machine)"},
-    )
-    pattern: Literal["2:4", "unstructured"] | None = field(
-        default=None, metadata={"description": "zero single weights instead of cutting channels"}
-    )
-    scope: Literal["global", "uniform"] = field(
-        default="global", metadata={"description": "rank over all layers, or in each"}
-    )
-    round_to: int | None = field(
-        default=None,
-        metadata={
-            "ge": 1,
-            "le": 64,
-            "description": "channel counts are multiples of this (default: what all of the targets like)",
-        },
-    )
-    max_layer_ratio: float = field(
-        default=0.8, metadata={"gt": 0, "lt": 1, "description": "no layer loses a larger share than this"}
-    )
-    steps: int = field(default=1, metadata={"ge": 1, "le": 100, "description": "reach the target in so many rounds"})
-    protect: tuple[str, ...] = field(default=(), metadata={"description": "module name globs never to prune"})
-    samples: int = field(default=256, metadata={"ge": 1, "description": "training samples for taylor and repair"})
-    repair: bool = field(
-        default=False,
-        metadata={"description": "solve the weights behind cut channels by least squares on training samples"},
-    )
-
-    @property
-    def needs_training(self) -> bool:
-        """Whether training samples are looked at."""
-        return self.pattern is None and (self.importance == "taylor" or self.repair)
-
-    @property
-    def by_latency(self) -> bool:
-        """Whether measured times decide which channels go."""
-        return self.pattern is None and (self.latency_ms is not None or self.by == "latency")
-
-
-@dataclass(frozen=True)
-class Distill:
-    """Knowledge distillation from the original model (Hinton et al. 2015, arXiv:1503.02531)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-
-    weight: float = field(default=0.5, metadata={"ge": 0, "le": 1, "description": "share of the teacher's loss"})
-    temperature: float = field(default=4.0, metadata={"gt": 0, "description": "softens both distributions"})
-
-
-@dataclass(frozen=True)
-class Finetune:
-    """Training after pruning. With 0 epochs nothing is trained, and neither data nor a loss is needed."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-
-    epochs: int = field(metadata={"ge": 0, "le": 10000, "description": "passes over the training set"})
-    lr: float = field(default=1e-3, metadata={"gt": 0, "description": "peak learning rate"})
-    batch_size: int = field(default=64, metadata={"ge": 1, "description": "samples a step and device"})
-    optimizer: Literal["adamw", "sgd"] = field(default="adamw", metadata={"description": "optimiser"})
-    weight_decay: float = field(default=1e-4, metadata={"ge": 0, "description": "decoupled weight decay"})
-    warmup: float = field(default=0.05, metadata={"ge": 0, "lt": 1, "description": "share of steps that ramp up"})
-    distill: Union[float, Distill] = field(
-        default=0.0, metadata={"description": "share of the teacher's loss (0 = none), or {weight, temperature}"}
-    )
-    patience: int | None = field(
-        default=None, metadata={"ge": 1, "description": "stop after so many epochs without gain"}
-    )
-    augment: Literal["none", "crop", "crop-flip"] = field(default="none", metadata={"description": "augmentation"})
-    validation: float = field(
-        default=0.1,
-        metadata={"gt": 0, "lt": 0.9, "description": "share of the training set held out to pick the best epoch"},
-    )
-    precision: Literal["32", "16-mixed", "bf16-mixed"] = field(default="32", metadata={"description": "AMP"})
-    label_smoothing: float = field(default=0.0, metadata={"ge": 0, "lt": 1, "description": "label smoothing"})
-
-
-@dataclass(frozen=True)
-class Quantize:
-    """Bring the model to low precision: fp16, post-training int8 or quantisation-aware int8."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
-
-    method: Literal["none", "fp16", "ptq", "qat"] = field(metadata={"description": "how"})
-    scheme: Literal["portable", "symmetric", "affine"] = field(
-        default="portable",
-        metadata={"description": "portable: the best that all targets take; symmetric; affine: with zero points"},
-    )
-    keep_float: tuple[str, ...] = field(
-        default=(),
-        metadata={"description": "what stays float: module name globs, op:NAME such as op:add, or node:NAME"},
-    )
-    ranges: Literal["mean-minmax", "minmax", "percentile", "mse", "entropy"] = field(
-        default="mean-minmax",
-        metadata={
-            "description": "ptq: mean of the pictures' ranges (cuts outliers), the widest range seen, "
-            "99.99 % of the values, the least squared error, or the least loss of information"
-        },
-    )
-    equalize: bool = field(
-        default=False, metadata={"description": "ptq: even out the channels of neighbouring layers first"}
-    )
-    adaround: tuple[str, ...] = field(
-        default=(), metadata={"description": "ptq: layer name globs whose weights learn which way to round"}
-    )
-    repair: Literal["off", "ptq", "full"] = field(
-        default="off",
-        metadata={
-            "description": "what is tried while budgets.accuracy.max_drop is not met: nothing, "
-            "settings without training, or qat as well"
-        },
-    )
-    bias_correction: bool = field(default=True, metadata={"description": "ptq: correct the shift of biases"})
-    smooth_quant: bool = field(default=False, metadata={"description": "ptq: SmoothQuant, for transformers"})
-    epochs: int = field(default=3, metadata={"ge": 1, "description": "qat: passes over the training set"})
-    lr: float = field(default=1e-4, metadata={"gt": 0, "description": "qat: peak learning rate"})
-    batch_size: int = field(default=64, metadata={"ge": 1, "description": "qat: samples a step"})
-    distill: Union[float, Distill] = field(default=0.5, metadata={"description": "qat: share of the teacher's loss"})
-
-
-Step = Union[Prune, Finetune, Quantize]
-"""One change of the model. In YAML a step is a mapping with one key: ``prune``, ``finetune`` or ``quantize``."""
-
-STEP_KEYS: dict[str, type[Step]] = {"prune": Prune, "finetune": Finetune, "quantize": Quantize}
-
-
-FAMILY_METRICS: dict[str, tuple[str, ...]] = {
-    "classification": ("top1", "top5"),
-    "detection": ("ap", "ap50"),
-    "pose": ("pck",),
-    "embedding": ("recall1", "map"),
-}
-"""The metrics of each family, the usual one first, as its module has them: a recipe is read without loading those."""
-
-
-@dataclass(frozen=True)
 class AccuracyBudget:
     """How much of the metric may be lost against the original float model."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
 
-    metric: Literal["top1", "top5", "ap", "ap50", "pck", "recall1", "map"] = field(
+    metric: MetricName = field(
         default="top1", metadata={"description": "metric of the family (default: the family's first)"}
     )
     max_drop: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "0.01 = one point"})

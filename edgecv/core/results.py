@@ -43,6 +43,10 @@ class Classification:
             ]
         }
 
+    def words(self) -> str:
+        """The best classes with their scores, on one line."""
+        return ", ".join(f"{label_of(self.labels, int(i))} {self.scores[i]:.3f}" for i in self.class_ids)
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -53,6 +57,11 @@ class Embedding:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {"embedding": [round(float(value), 6) for value in self.vector]}
+
+    def words(self) -> str:
+        """Its length and how it begins."""
+        begin = np.array2string(self.vector[:4], precision=3)
+        return f"embedding of {len(self.vector)} numbers, which begin {begin}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,11 @@ class Poses:
             for row, pose in enumerate(poses):
                 pose["box"] = self.boxes[row].round(3).tolist()
         return {"poses": poses}
+
+    def words(self) -> str:
+        """How many, with their scores."""
+        scores = ", ".join(f"{score:.2f}" for score in self.scores)
+        return f"{len(self)} pose{'s' if len(self) != 1 else ''}, scores {scores}"
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,15 @@ class Detections:
                 item["second"] = self.second[row].to_dict()
             objects.append(item)
         return {"objects": objects}
+
+    def words(self) -> str:
+        """Each object's name, score and box, on one line."""
+        found = (
+            f"{label_of(self.labels, int(self.class_ids[row]))} {self.scores[row]:.2f} at "
+            + ", ".join(f"{value:.0f}" for value in self.boxes[row])
+            for row in range(len(self))
+        )
+        return "; ".join(found) or "nothing found"
 
     def to_supervision(self) -> Any:
         """The same objects as `supervision.Detections`.

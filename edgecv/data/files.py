@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Sample
 from edgecv.core.recipe import DataSpec
-from edgecv.core.results import DetectionTruth
 from edgecv.data import imagefile
 from edgecv.errors import DataError
 
@@ -27,10 +26,30 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
+class TruthFile:
+    """A truth that is a file of its own (a mask, a depth map, a reference picture), read when its sample is.
+
+    ``read`` makes the truth that the family's metric takes from the file's bytes, and raises ValueError with
+    the reason where it cannot; every file is read once when the data set is opened.
+    """
+
+    path: Path
+    read: Callable[[bytes], Any] = field(compare=False)
+
+    def load(self) -> Any:
+        """The truth.
+
+        Raises:
+            ValueError: the file is missing or broken.
+        """
+        return self.read(imagefile.read_bytes(self.path))
+
+
+@dataclass(frozen=True)
 class Entry:
     """One image file: its name in the data set ('/' between parts), where it lies, and its truth.
 
-    ``truth`` is a class index, a `DetectionTruth`, or None where the set has no labels.
+    ``truth`` is a class index, a `DetectionTruth`, a `TruthFile`, or None where the set has no labels.
     """
 
     id: str
@@ -55,6 +74,12 @@ class _Checked:
     entry: Entry
     sha256: str
     noisy: bool
+    truth_sha256: str = ""
+
+    @property
+    def truth(self) -> Any:
+        """What a fingerprint takes for the truth."""
+        return self.truth_sha256 or self.entry.truth
 
 
 class FileReader:
@@ -89,7 +114,13 @@ class FileReader:
             image = imagefile.load_image(item.entry.path, noisy=item.noisy)
         except DataError as error:
             raise DataError(f"{error}. It could be read when the data set was opened; do not change it now") from error
-        return Sample(id=item.entry.id, image=image, truth=item.entry.truth)
+        truth = item.entry.truth
+        if isinstance(truth, TruthFile):
+            try:
+                truth = truth.load()
+            except ValueError as error:
+                raise DataError(f"{truth.path}: {error}. It could be read when the data set was opened") from error
+        return Sample(id=item.entry.id, image=image, truth=truth)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -100,7 +131,7 @@ class FileReader:
 
     def fingerprint(self) -> str:
         """Hash over the names, classes and contents of all samples."""
-        return fingerprint_of((item.entry.id, item.entry.truth, item.sha256) for item in self._checked)
+        return fingerprint_of((item.entry.id, item.truth, item.sha256) for item in self._checked)
 
 
 def fingerprint_of(samples: Iterable[tuple[str, Any, str]]) -> str:
@@ -113,11 +144,13 @@ def fingerprint_of(samples: Iterable[tuple[str, Any, str]]) -> str:
 
 def truth_key(truth: Any) -> Any:
     """A truth as a value whose ``repr`` tells all of it: arrays as a hash, the rest as it is."""
-    if not isinstance(truth, DetectionTruth):
+    if not is_dataclass(truth):
         return truth
     digest = hashlib.sha256()
-    for array in (truth.boxes, truth.class_ids, truth.crowd, truth.area):
-        digest.update(b"-" if array is None else array.tobytes())
+    for item in fields(truth):
+        value = getattr(truth, item.name)
+        plain = b"-" if value is None else repr(value).encode()
+        digest.update(value.tobytes() if isinstance(value, np.ndarray) else plain)
     return digest.hexdigest()
 
 
@@ -246,4 +279,12 @@ def _check(entry: Entry) -> _Checked | str:
         imagefile.decode(data, probe=True)
     except ValueError as error:
         return str(error)
-    return _Checked(entry, hashlib.sha256(data).hexdigest(), noisy=False)
+    truth = ""
+    if isinstance(entry.truth, TruthFile):
+        try:
+            stored = imagefile.read_bytes(entry.truth.path)
+            entry.truth.read(stored)
+        except ValueError as error:
+            return f"its truth {entry.truth.path.name}: {error}"
+        truth = hashlib.sha256(stored).hexdigest()
+    return _Checked(entry, hashlib.sha256(data).hexdigest(), noisy=False, truth_sha256=truth)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgecv.core.kinds import DataKind
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec
 from edgecv.data.coco import list_coco
 from edgecv.data.csvfile import csv_paths, csv_rows, list_csv
 from edgecv.data.digits import digits_fingerprint, open_digits
-from edgecv.data.files import Listing, check_files, open_files, truth_key
+from edgecv.data.files import Listing, TruthFile, check_files, open_files, truth_key
 from edgecv.data.imagefolder import class_folders, data_folder, image_paths, list_folder
 from edgecv.data.unlabelled import list_images
 from edgecv.errors import DataError
 
 _SILENT = SilentProgress()
-_ELSEWHERE = ("path", "root")
+_ELSEWHERE = ("path", "root", "truth")
+
+
+_LISTERS: dict[DataKind, Callable[..., Listing]] = {
+    "imagefolder": list_folder,
+    "csv": list_csv,
+    "coco": list_coco,
+    "images": list_images,
+}
+"""How the files of each kind of data set are listed: ``(spec, *, base, labels)``."""
 
 
 class LabelledReader(Reader, Protocol):
@@ -29,7 +39,8 @@ class LabelledReader(Reader, Protocol):
 
     @property
     def truths(self) -> Sequence[Any]:
-        """Truth of every sample, in order: a class index, a `DetectionTruth`, or None in a set without labels."""
+        """Truth of every sample, in order: a class index, a `DetectionTruth`, a `TruthFile`, ..., or None
+        in a set without labels."""
         ...
 
     @property
@@ -79,28 +90,23 @@ def list_files(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     Raises:
         DataError: missing, empty, broken, or its classes do not fit ``labels``.
     """
-    if spec.kind == "imagefolder":
-        return list_folder(spec, base=base, labels=labels)
-    if spec.kind == "csv":
-        return list_csv(spec, base=base, labels=labels)
-    if spec.kind == "coco":
-        return list_coco(spec, base=base, labels=labels)
-    if spec.kind == "images":
-        return list_images(spec, base=base)
-    raise DataError(f"data kind {spec.kind!r} has no files; allowed are imagefolder, csv, coco and images")
+    lister = _LISTERS.get(spec.kind)
+    if lister is None:
+        raise DataError(f"data kind {spec.kind!r} has no files; allowed are {', '.join(_LISTERS)}")
+    return lister(spec, base=base, labels=labels)
 
 
 def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) -> str:
     """A quick hash that changes when the data set behind ``spec`` does, as 64 hex digits.
 
-    ``labels`` are needed for kind coco, whose file is checked here.
+    ``labels`` are needed for the kinds whose truths are checked here, such as coco.
 
     Over the settings, and each file's relative path, size and time of last change; no image is
     opened and scikit-learn is not imported. Two copies of a data set have different hashes
     where their times differ: use `Reader.fingerprint` to compare contents.
 
     Raises:
-        DataError: the data set is missing; or, of kind coco, broken.
+        DataError: the data set is missing; or, where its truths are checked here, broken.
     """
     digest = hashlib.sha256()
     settings = {key: value for key, value in asdict(spec).items() if key not in _ELSEWHERE and not _unset(key, value)}
@@ -112,16 +118,19 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
         for folder in class_folders(root):
             for path in image_paths(folder):
                 _add_file(digest, str(path), start=len(str(root)))
-    elif spec.kind in ("coco", "images"):
-        listing = list_files(spec, base=base, labels=labels)
-        for entry in listing.entries:
-            digest.update(repr((entry.id, truth_key(entry.truth))).encode())
-            _add_file(digest, str(entry.path), start=len(str(entry.path)) - len(entry.id))
-    else:
+    elif spec.kind == "csv":
         path, root = csv_paths(spec, base=base)
         for _, file, label in csv_rows(spec, path):
             digest.update(label.encode())
             _add_file(digest, os.path.join(root, file), start=len(str(root)))
+    else:
+        listing = list_files(spec, base=base, labels=labels)
+        for entry in listing.entries:
+            if isinstance(entry.truth, TruthFile):
+                _add_file(digest, str(entry.truth.path), start=len(str(entry.truth.path.parent)))
+            else:
+                digest.update(repr((entry.id, truth_key(entry.truth))).encode())
+            _add_file(digest, str(entry.path), start=len(str(entry.path)) - len(entry.id))
     return digest.hexdigest()
 
 

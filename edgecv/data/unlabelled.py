@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgecv.core.recipe import DataSpec
@@ -13,11 +14,11 @@ from edgecv.data.imagefolder import image_paths
 from edgecv.errors import DataError
 
 
-def list_images(spec: DataSpec, *, base: Path) -> Listing:
+def list_images(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) -> Listing:
     """All image files below the folder ``spec.path``, or those that fit the glob ``spec.path``, sorted by path.
 
     In a glob ``**`` stands for any number of folders. Names of samples are relative to the folder (the part
-    of a glob before its first wildcard); ``spec.only`` picks by them. Truths are None.
+    of a glob before its first wildcard); ``spec.only`` picks by them. Truths are None; ``labels`` do not matter.
 
     Raises:
         DataError: there is no path, no such folder, or no image.

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from edgecv.core.kinds import data_facts
 from edgecv.core.recipe import DataSpec
 from edgecv.recipe.typed import Found, part
 from edgecv.recipe.yaml_lines import KeyPath
 
-Wanted = Literal["file", "folder", "pictures"]
+Wanted = Literal["file", "folder", "pictures", "truth"]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -41,8 +42,13 @@ def expand(text: str, *, base: Path, env: Mapping[str, str]) -> tuple[Path | Non
 def path_problem(text: str, path: Path, *, wanted: Wanted) -> str | None:
     """Why ``path`` (written as ``text``) is not the wanted existing file or folder.
 
-    ``pictures`` are a folder or a glob, which is only looked at when it is used.
+    ``pictures`` are a folder or a glob, ``truth`` a folder or a path with ``{stem}`` in it; what they match is only
+    looked at when it is used.
     """
+    if wanted == "truth":
+        if "{stem}" in text:
+            path = Path(str(path).partition("{stem}")[0] + "_").parent
+        wanted = "folder"
     if wanted == "pictures":
         if glob.has_magic(text):
             return None
@@ -111,13 +117,14 @@ def _resolve_data(
 
 
 def _path_keys(kind: Any) -> Iterator[tuple[str, Wanted]]:
-    if kind == "imagefolder":
-        yield "path", "folder"
-    elif kind in ("csv", "coco"):
-        yield "path", "file"
+    facts = data_facts(kind)
+    if facts is None or facts.path == "none":
+        return
+    yield "path", facts.path
+    if facts.root:
         yield "root", "folder"
-    elif kind == "images":
-        yield "path", "pictures"
+    if facts.truth:
+        yield "truth", "truth"
 
 
 def _resolve(

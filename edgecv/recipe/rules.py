@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgecv.core.contract import InputContract
+from edgecv.core.kinds import DATA_KINDS, family_facts, kinds_with
 from edgecv.core.recipe import (
-    FAMILY_METRICS,
     STEP_KEYS,
     CalibrationSpec,
     DataSpec,
+    Distill,
     Finetune,
     Prune,
     Quantize,
@@ -20,18 +21,14 @@ from edgecv.core.recipe import (
 from edgecv.recipe.typed import Found, did_you_mean, part, shown
 from edgecv.recipe.yaml_lines import KeyPath
 
-_CLASSES = ("imagefolder", "csv", "sklearn-digits")
-TRUTHS: dict[str, tuple[str, ...]] = {"classification": _CLASSES, "embedding": _CLASSES, "detection": ("coco",)}
-"""Kinds of data that hold what a family's metric needs."""
-
 
 def broken_rules(plain: dict[str, Any]) -> list[Found]:
     """Every broken rule. Sections with problems of their own are passed over; `validate` names those."""
     return [
         *_model(_mapping(plain.get("model"))),
         *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
-        *_data(_mapping(plain.get("data")), _mapping(plain.get("family")).get("kind")),
-        *_steps(plain.get("steps"), _mapping(plain.get("data"))),
+        *_data(_mapping(plain.get("data")), _mapping(plain.get("family")).get("kind"), plain.get("steps")),
+        *_steps(plain.get("steps"), _mapping(plain.get("data")), _mapping(plain.get("family")).get("kind")),
         *_targets(plain.get("targets")),
     ]
 
@@ -73,8 +70,9 @@ def _family(family: dict[str, Any], budgets: dict[str, Any]) -> Iterator[Found]:
     labels, kind = family.get("labels"), family.get("kind")
     metric = _mapping(budgets.get("accuracy")).get("metric")
     where: KeyPath = ("budgets", "accuracy", "metric")
-    if isinstance(kind, str) and kind in FAMILY_METRICS and isinstance(metric, str):
-        allowed = FAMILY_METRICS[kind]
+    facts = family_facts(kind)
+    if facts is not None and isinstance(metric, str):
+        allowed = facts.metrics
         if metric not in allowed:
             hint = did_you_mean(metric, allowed)
             yield where, f"is {metric!r}, which {kind} does not have{hint}; allowed for {kind}: {', '.join(allowed)}"
@@ -84,7 +82,7 @@ def _family(family: dict[str, Any], budgets: dict[str, Any]) -> Iterator[Found]:
         yield ("family", "labels"), "holds an empty name; each class needs one"
 
 
-def _data(data: dict[str, Any], family: Any) -> Iterator[Found]:
+def _data(data: dict[str, Any], family: Any, steps: Any) -> Iterator[Found]:
     places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in ("eval", "train")]
     calibration = _mapping(data.get("calibration"))
     places.append((("data", "calibration", "source"), calibration.get("source")))
@@ -92,29 +90,40 @@ def _data(data: dict[str, Any], family: Any) -> Iterator[Found]:
         spec = part(DataSpec, value)
         if spec is not None:
             yield from ((where + path, message) for path, message in data_problems(spec))
-            yield from _data_fits(spec, where, family)
+            yield from _data_fits(spec, where, family, steps)
     source = part(DataSpec, calibration.get("source"))
     if source is not None and source.kind == "images" and calibration.get("select") == "stratified":
         yield ("data", "calibration", "select"), "is stratified, and kind images has no classes; use random or k-center"
 
 
-def _data_fits(spec: DataSpec, where: KeyPath, family: Any) -> Iterator[Found]:
-    """Whether the data have the truths that the family's metric takes; calibration needs none."""
-    allowed = TRUTHS.get(family) if isinstance(family, str) else None
-    if allowed is None:
+def _data_fits(spec: DataSpec, where: KeyPath, family: Any, steps: Any) -> Iterator[Found]:
+    """Whether the data have the truths that are needed: those of the family's metric; calibration needs none, and
+    neither does training that only looks at the teacher."""
+    facts = family_facts(family)
+    if facts is None or not facts.data:
         return
-    if where[1] == "calibration":
+    allowed, hint = facts.data, ""
+    if where[1] == "train":
+        labels = [step for _, step in typed_steps(steps) if _reads_labels(step, has_loss=facts.loss)]
+        allowed = allowed if labels else (*allowed, "images")
+        hint = "; pictures without labels do where every step that trains has distill: 1.0" if labels else ""
+    elif where[1] == "calibration":
         allowed = (*allowed, "images")
     if spec.kind not in allowed:
-        yield (*where, "kind"), f"is {spec.kind}, which is not for {family} here; allowed: {', '.join(allowed)}"
+        yield (*where, "kind"), f"is {spec.kind}, which is not for {family} here; allowed: {', '.join(allowed)}{hint}"
 
 
-_PATHS = {
-    "imagefolder": "the folder that holds one folder a class",
-    "csv": "the csv file",
-    "coco": "the instances json",
-    "images": "a folder of pictures, or a glob",
-}
+def _reads_labels(step: Step, *, has_loss: bool) -> bool:
+    """Whether a step that trains needs the truths of data.train."""
+    if isinstance(step, Prune):
+        return step.needs_training
+    mends = isinstance(step, Quantize) and step.method == "ptq" and step.repair == "full"
+    return (mends or bool(_needs_training(step))) and has_loss and _teaching(step) < 1
+
+
+def _teaching(step: Finetune | Quantize) -> float:
+    """The teacher's share, 0..1."""
+    return step.distill.weight if isinstance(step.distill, Distill) else float(step.distill)
 
 
 def data_problems(spec: DataSpec) -> Iterator[Found]:
@@ -124,13 +133,16 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
             yield ("path",), f"is {spec.path!r}; sklearn-digits comes with scikit-learn and takes no path"
     else:
         if spec.path is None:
-            yield (), f"kind {spec.kind} needs path: {_PATHS[spec.kind]}"
+            yield (), f"kind {spec.kind} needs path: {DATA_KINDS[spec.kind].what}"
         if spec.split != "all":
             yield ("split",), f"is {spec.split!r}; only sklearn-digits has splits: name another path for {spec.kind}"
-    if spec.kind not in ("csv", "coco") and spec.root is not None:
-        yield ("root",), f"is {spec.root!r}; only kinds csv and coco take root"
-    if spec.kind not in ("coco", "images") and spec.only is not None:
-        yield ("only",), f"is {spec.only!r}; only kinds coco and images take only"
+    facts = DATA_KINDS[spec.kind]
+    for key, taken in (("root", facts.root), ("only", facts.only), ("truth", facts.truth)):
+        value = getattr(spec, key)
+        if value is not None and not taken:
+            yield (key,), f"is {value!r}; it goes only with data of kind {', '.join(kinds_with(key)) or 'none'}"
+    if facts.truth and spec.truth is None:
+        yield (), f"kind {spec.kind} needs truth: the folder with each picture's truth"
 
 
 def typed_steps(steps: Any) -> list[tuple[KeyPath, Step]]:
@@ -145,7 +157,7 @@ def typed_steps(steps: Any) -> list[tuple[KeyPath, Step]]:
     return found
 
 
-def _steps(steps: Any, data: dict[str, Any]) -> Iterator[Found]:
+def _steps(steps: Any, data: dict[str, Any], family: Any) -> Iterator[Found]:
     known = typed_steps(steps)
     quantize = [where for where, step in known if isinstance(step, Quantize)]
     for where in quantize[1:]:
@@ -158,8 +170,21 @@ def _steps(steps: Any, data: dict[str, Any]) -> Iterator[Found]:
             yield where, f"{need} needs training data: add data.train"
         if isinstance(step, Prune):
             yield from ((where, message) for message in _prune(step))
+        else:
+            yield from ((where, message) for message in _trained(step, family))
         if isinstance(step, Quantize) and step.method == "ptq" and data.get("calibration") is None:
             yield where, "ptq needs data.calibration: the name of a manifest, or {source: {...}, samples: 128}"
+
+
+def _trained(step: Finetune | Quantize, family: Any) -> Iterator[str]:
+    facts = family_facts(family)
+    if _needs_training(step) and facts is not None and not facts.loss and _teaching(step) == 0:
+        yield f"{family} learns from the original network alone, and distill is 0; set distill: 1.0"
+    if isinstance(step, Quantize) and step.method == "qat" and step.freeze_norms > step.freeze_ranges:
+        yield (
+            f"freeze_norms is {step.freeze_norms} and freeze_ranges {step.freeze_ranges}; ranges must not stand still "
+            "while batch norms still change the weights: freeze_norms can be at most freeze_ranges"
+        )
 
 
 def _prune(step: Prune) -> Iterator[str]:
@@ -228,6 +253,7 @@ def _default_metric(plain: dict[str, Any]) -> dict[str, Any]:
     accuracy = budgets.get("accuracy")
     if not isinstance(accuracy, dict) or "metric" in accuracy or not isinstance(kind, str):
         return plain
-    if kind not in FAMILY_METRICS:
+    facts = family_facts(kind)
+    if facts is None:
         return plain
-    return {**plain, "budgets": {**budgets, "accuracy": {**accuracy, "metric": FAMILY_METRICS[kind][0]}}}
+    return {**plain, "budgets": {**budgets, "accuracy": {**accuracy, "metric": facts.metrics[0]}}}

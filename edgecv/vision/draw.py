@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -23,6 +23,15 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _KEYPOINT_SCORE = 0.2
 
 
+@runtime_checkable
+class Drawable(Protocol):
+    """A result that draws itself, as those do which a family defines in its own file."""
+
+    def draw(self, image: Image, scale: float) -> None:
+        """Draw into ``image`` (uint8 `(H, W, 3)` BGR); ``scale`` is 1 for a picture 720 pixels high."""
+        ...
+
+
 def draw(image: Image, result: Any, *, lines: Sequence[str] = ()) -> None:
     """Draw ``result`` into ``image`` (uint8 `(H, W, 3)` BGR), and ``lines`` of text in its top left corner.
 
@@ -33,8 +42,10 @@ def draw(image: Image, result: Any, *, lines: Sequence[str] = ()) -> None:
     drawer = _DRAWERS.get(type(result))
     if drawer is not None:
         drawer(image, result, scale)
+    elif isinstance(result, Drawable):
+        result.draw(image, scale)
     for row, line in enumerate(lines):
-        _text(image, line, (6, round((row + 1) * 26 * scale) + 4), scale, (40, 40, 40))
+        put_text(image, line, (6, round((row + 1) * 26 * scale) + 4), scale, (40, 40, 40))
 
 
 def color_of(number: int) -> Color:
@@ -60,7 +71,7 @@ def _detections(image: Image, found: Detections, scale: float) -> None:
         second = found.second[row] if found.second else None
         if isinstance(second, Classification) and len(second.class_ids):
             words += f" | {label_of(second.labels, second.best)}"
-        _text(image, words, (corners[0][0], corners[0][1] - 3), scale * 0.9, color)
+        put_text(image, words, (corners[0][0], corners[0][1] - 3), scale * 0.9, color)
         if isinstance(second, Poses):
             _poses(image, second, scale)
 
@@ -73,7 +84,7 @@ def _poses(image: Image, found: Poses, scale: float) -> None:
 def _classification(image: Image, found: Classification, scale: float) -> None:
     for row, index in enumerate(found.class_ids[:5]):
         words = f"{label_of(found.labels, int(index))} {found.scores[index]:.2f}"
-        _text(image, words, (6, round((row + 1) * 26 * scale) + 4), scale, color_of(int(index)))
+        put_text(image, words, (6, round((row + 1) * 26 * scale) + 4), scale, color_of(int(index)))
 
 
 _DRAWERS: dict[type, Callable[[Image, Any, float], None]] = {
@@ -94,7 +105,7 @@ def _skeleton(image: Image, points: Any, pairs: Sequence[tuple[int, int]], color
         cv2.circle(image, _point(points[row]), max(1, round(3 * scale)), color, max(1, thick // 2), cv2.LINE_AA)
 
 
-def _text(image: Image, words: str, place: tuple[int, int], scale: float, color: Color) -> None:
+def put_text(image: Image, words: str, place: tuple[int, int], scale: float, color: Color) -> None:
     """White or black letters on a filled box, moved inside the picture."""
     plain = words.encode("ascii", "replace").decode()  # OpenCV's fonts know no others
     size, thick = 0.6 * scale, max(1, round(scale))

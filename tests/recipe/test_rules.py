@@ -5,7 +5,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from edgecv import families
-from edgecv.core.recipe import FAMILY_METRICS, AccuracyBudget, DataSpec, Finetune, Quantize
+from edgecv.core.kinds import DATA_KINDS, FAMILY_KINDS, DataKind, FamilyKind
+from edgecv.core.recipe import AccuracyBudget, DataSpec, Finetune, Quantize
 from edgecv.recipe.rules import broken_rules, data_problems, typed_steps, with_defaults
 
 
@@ -72,7 +73,11 @@ DETECTION: dict[str, Any] = {
 
 def test_metrics_are_those_of_the_family() -> None:
     """The recipe's type allows every family's metrics, and the rule only its own."""
-    assert {kind: family.METRICS for kind, family in families.FAMILIES.items()} == FAMILY_METRICS
+    assert {kind: family.METRICS for kind, family in families.FAMILIES.items()} == {
+        kind: facts.metrics for kind, facts in FAMILY_KINDS.items()
+    }
+    assert get_args(FamilyKind) == tuple(FAMILY_KINDS)
+    assert get_args(DataKind) == tuple(DATA_KINDS)
     known = {metric for family in families.FAMILIES.values() for metric in family.METRICS}
     assert known == set(get_args(get_type_hints(AccuracyBudget)["metric"]))
     for kind, family in families.FAMILIES.items():

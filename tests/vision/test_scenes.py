@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -180,19 +179,6 @@ def test_an_empty_scene_has_truth_of_the_right_shapes() -> None:
     assert frame.keypoints.shape == (0, 17, 3)
     assert frame.ignored.shape == (0, 4)
     assert frame.ids.dtype == frame.class_ids.dtype == np.int64
-
-
-def test_it_is_fast_enough_to_feed_benchmarks() -> None:
-    """At most 3 ms at 640x480 with 8 objects on one core; the best of several rounds, as others may be at work."""
-    scene = Scene(SceneSpec(size=(480, 640), objects=8))
-    scene.frame(0)
-    rounds = []
-    for start in range(0, 100, 10):
-        began_s = time.perf_counter()
-        for index in range(start, start + 10):
-            scene.frame(index)
-        rounds.append((time.perf_counter() - began_s) / 10)
-    assert min(rounds) < 3e-3
 
 
 def test_a_keypoint_outside_the_picture_has_no_score() -> None:
