@@ -74,6 +74,7 @@ def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "source", help="torchvision:NAME, timm:NAME, transformers:NAME, python:module:function, onnx:FILE"
     )
     init.add_argument("--name", help="name of the recipe (default: from the source)")
+    init.add_argument("--family", default="classification", help="what the outputs mean (default: classification)")
     init.add_argument("--out", help="file to write (default: NAME.yaml; '-' prints it)")
     init.add_argument("--force", action="store_true", help="replace the file if it is there")
 
@@ -123,7 +124,10 @@ def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _analyze_options(analyze: argparse.ArgumentParser) -> None:
-    analyze.add_argument("recipe", help="recipe.yaml, or the name of a ready recipe")
+    analyze.add_argument("recipe", metavar="RECIPE_OR_ARTIFACT", help="recipe.yaml, a ready recipe's name, an artifact")
+    analyze.add_argument(
+        "--recipe", dest="from_recipe", metavar="FILE", help="of an artifact: the recipe that it was built from"
+    )
     analyze.add_argument("--out", help="folder for the table as JSON and HTML (default: runs/NAME)")
     analyze.add_argument("--cache", help="folder of finished steps (default: the platform's cache folder)")
     analyze.add_argument(
@@ -161,11 +165,11 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
 
 
 def _data_options(command: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    kinds = "imagefolder:FOLDER, csv:FILE or sklearn-digits:test"
+    kinds = "imagefolder:FOLDER, csv:FILE, coco:FILE[,root=FOLDER,only=GLOB] or another kind of data, as in a recipe"
     if default is not None:
         kinds += ", frames:VIDEO or FOLDER, or synthetic:size=WIDTHxHEIGHT (default: synthetic)"
     command.add_argument("--data", required=default is None, default=default, metavar="KIND:PATH", help=kinds)
-    command.add_argument("--root", help="csv: folder of the images")
+    command.add_argument("--root", help="csv, coco: folder of the images")
     command.add_argument("--file-column", default="file", help="csv: column with the image's path")
     command.add_argument("--label-column", default="label", help="csv: column with class name or number")
     command.add_argument("--limit", type=int, help="an even pick of so many samples")
@@ -201,6 +205,9 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--sink", action="append", metavar="KIND=PLACE", help="video=out.mp4, jsonl=FILE, csv=FILE, mot=FILE, ..."
     )
+    out.add_argument(
+        "--save", metavar="FOLDER", help="write each result as PNG: the picture that a model makes, else the overlay"
+    )
     out.add_argument("--live", metavar="[HOST]:PORT", help="live page, /metrics and /health, such as :8080")
     out.add_argument("--live-token", metavar="TOKEN", help="token that viewers outside this machine need")
     out.add_argument("--report", metavar="DIR", help="folder for the report (default: print only)")
@@ -235,7 +242,7 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--pad-value", type=int, default=114, help="letterbox: value of the border, 0 to 255 (default: 114)"
     )
     imported.add_argument(
-        "--family", default="classification", help="what the outputs mean: classification, detection, pose or embedding"
+        "--family", default="classification", help="what the outputs mean; `edgecv list families` names them"
     )
     imported.add_argument("--head", default="", help="layout of the outputs, such as yolo or fastestdet")
     imported.add_argument(

@@ -23,7 +23,16 @@ HERE = [name for name in demo.ENGINES if backends.get(name).missing(to="run") is
 def test_each_artifact_is_small_and_whole(engine: str) -> None:
     folder = demo.artifact(engine)
     check_files(folder, read_manifest(folder))
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 500_000
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 550_000
+
+
+@pytest.mark.parametrize("engine", HERE)
+def test_each_artifact_proves_itself(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", str(demo.artifact(engine))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "pass: engine input against training input: equal" in "\n".join(lines)
+    assert len([line for line in lines if line.startswith("pass: ")]) >= 4
+    assert not [line for line in lines if line.startswith(("fail", "not all"))]
 
 
 @pytest.mark.parametrize("engine", HERE)

@@ -253,6 +253,7 @@ def main() -> int:
         found = [loaded.predict(frame.image) for frame in frames]
     recall, precision = score(found, [(frame.boxes, frame.class_ids, frame.ignored) for frame in frames])
     print(f"on {len(frames)} frames of another seed: recall {recall:.3f}, precision {precision:.3f}")
+    print("next: python tools/demo_golden.py, for `edgecv verify` to have something to compare with")
     return 0 if recall >= MIN_RECALL and precision >= MIN_PRECISION else 1
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from edgecv.build.calibration import open_checked
 from edgecv.build.context import Context
-from edgecv.build.judge import make_judge, score_module
+from edgecv.build.judge import make_judge, measure_words, score_module
+from edgecv.build.judge_pictures import JudgePictures, open_for_repair
 from edgecv.build.plan import TargetPlan, metric_name
 from edgecv.build.quantize import CALIBRATION_CACHE_MB
 from edgecv.build.steps import rebuild, shared_actions
@@ -27,10 +28,11 @@ WARMUP_RUNS = 5
 
 @dataclass(frozen=True)
 class Analysis:
-    """The table, and what the repair ladder found where it was asked for (else None)."""
+    """The table; where the repair ladder was asked for, what it found and the pictures that judged it."""
 
     table: Sensitivity
-    repair: Any
+    repair: Any = None
+    judged_on: str = ""
 
 
 def analyze(
@@ -59,7 +61,11 @@ def analyze(
     if step is None:
         raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
     module = _tuned(context, target)
-    reader, _ = open_checked(context, recipe)
+    held: JudgePictures | None = None
+    if repair_with != "off":
+        reader, _, held = open_for_repair(context, recipe)
+    else:
+        reader, _ = open_checked(context, recipe)
     calibration = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
     example = example_input(recipe.model.input)
     step = replace(step, method="ptq")
@@ -76,7 +82,7 @@ def analyze(
     for layer in make_board(prepared.graph).layers:  # what is fused into a layer goes by the name of its result
         layers |= {node: layer.name for node in (layer.node, layer.output) if node}
     times = _layer_times(module, example, layers, log=context.log) if timed else {}
-    evaluation = context.reader(recipe.data.eval) if scored or repair_with != "off" else None
+    evaluation = context.reader(recipe.data.eval) if scored else None
 
     def score(candidate: Any) -> float:
         assert evaluation is not None
@@ -91,8 +97,10 @@ def analyze(
         progress=context.progress,
     )
     found = None
-    if repair_with != "off" and evaluation is not None:
-        judge = make_judge(recipe, evaluation, module)
+    judged_on = ""
+    if held is not None:
+        judge = make_judge(recipe, held, module)
+        judged_on = f"{held.words}, {measure_words(recipe, held)}"
         workshop = Workshop(
             module,
             example,
@@ -104,7 +112,7 @@ def analyze(
             log=context.log,
         )
         _, found = repair(workshop, replace(step, repair="ptq"))
-    return Analysis(table, found)
+    return Analysis(table, found, judged_on)
 
 
 def _tuned(context: Context, target: TargetPlan) -> Any:

@@ -10,6 +10,7 @@ from edgecv.build.store import Store
 from edgecv.core.progress import Progress
 from edgecv.core.recipe import DataSpec
 from edgecv.data.readers import LabelledReader, open_reader
+from edgecv.data.tiled import as_inputs
 
 
 @dataclass(frozen=True)
@@ -33,5 +34,10 @@ class Context:
     hardware: Hardware
 
     def reader(self, spec: DataSpec) -> LabelledReader:
-        """A data set of the recipe."""
+        """A data set of the recipe; of a family that works in tiles, one tile of each picture."""
+        recipe = self.plan.recipe
+        return as_inputs(self.pictures(spec), recipe.family, recipe.model.input)
+
+    def pictures(self, spec: DataSpec) -> LabelledReader:
+        """A data set of the recipe, its pictures whole: what the task metric is taken on."""
         return open_reader(spec, base=self.plan.base, labels=self.plan.recipe.family.labels, progress=self.progress)

@@ -212,13 +212,16 @@ class _Planner:
         """Steps up to the tuned float model, the step that export takes, and its precision."""
         prints = self._inputs.prints
         chain, precision = [load], "fp32"
+        teacher = load
         for step in recipe.steps:
             params = {"step": asdict(step), "seed": recipe.seed}
             if isinstance(step, Prune):
+                # What was learned before the first cut is worth passing on, so that network teaches.
+                teacher = teacher if any(done.kind == "prune" for done in chain) else chain[-1]
                 chain.append(self._prune(step, recipe.seed, chain[-1]))
             elif isinstance(step, Finetune):
                 params["train"] = prints["train"] if step.epochs else ""
-                chain.append(self._step("finetune", f"fine-tune {step.epochs} epochs", params, chain[-1], load))
+                chain.append(self._step("finetune", f"fine-tune {step.epochs} epochs", params, chain[-1], teacher))
             elif step.method == "fp16":
                 precision = "fp16"
             elif step.method in ("ptq", "qat"):
@@ -234,7 +237,7 @@ class _Planner:
         return tuple(chain), chain[-1], "fp16" if precision == "fp16" else "fp32"
 
     def _prune(self, step: Prune, seed: int, before: PlannedStep) -> PlannedStep:
-        wanted, note = resolved(step, self._targets)
+        wanted, note = resolved(step, self._targets, trains=bool(self._inputs.prints["train"]))
         timing = timing_params(wanted, self._targets, self._inputs.machine)
         params = {"step": asdict(wanted), "seed": seed, "note": note, **timing}
         if wanted.needs_training:

@@ -15,6 +15,7 @@ from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.recipe import Prune
 from edgecv.core.target import Target
 from edgecv.errors import ModelError
+from edgecv.optimize.sparse_gain import gain_note, no_gain
 
 if TYPE_CHECKING:
     from edgecv.build.context import Context
@@ -24,8 +25,11 @@ __all__ = ["decided", "goal_title", "not_measurable", "prune_step", "resolved", 
 _MOST_ROUND_TO = 64
 
 
-def resolved(step: Prune, targets: Sequence[Target]) -> tuple[Prune, str]:
-    """``step`` with the multiple and the target that it will use, and a note where times cannot decide.
+def resolved(step: Prune, targets: Sequence[Target], *, trains: bool = False) -> tuple[Prune, str]:
+    """``step`` with the multiple, measure and target that it will use, and a note where times cannot decide
+    or zeros bring nothing.
+
+    ``trains``: there is a training set, whose pictures tell which channels matter and mend what is left.
 
     Raises:
         ModelError: ``step.target`` is not one of ``targets``, or milliseconds are wanted of a target that
@@ -33,6 +37,12 @@ def resolved(step: Prune, targets: Sequence[Target]) -> tuple[Prune, str]:
     """
     multiple = min(lcm(*(target.round_channels_to for target in targets), 1), _MOST_ROUND_TO)
     step = replace(step, round_to=step.round_to or multiple)
+    if step.pattern is not None:
+        return step, gain_note(targets, pattern=step.pattern)
+    if step.importance == "auto":
+        step = replace(step, importance="output" if trains else "magnitude")
+    if step.repair is None:
+        step = replace(step, repair=trains)
     if not step.by_latency:
         return step, ""
     target, reason = decided(step, targets)
@@ -145,7 +155,7 @@ def prune_step(
 
 def _sparse(context: Context, step: Prune, *, module: Any, history: list[Any], folder: Path) -> Mapping[str, Any]:
     from edgecv.optimize.prune import save_module_state
-    from edgecv.optimize.sparsity import no_gain, sparsify
+    from edgecv.optimize.sparsity import sparsify
 
     assert step.pattern is not None  # checked by the caller
     result = sparsify(module, step=step, family=context.plan.recipe.family)

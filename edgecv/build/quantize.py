@@ -10,15 +10,18 @@ from typing import Any
 
 from edgecv.build.calibration import open_checked
 from edgecv.build.context import Context
-from edgecv.build.judge import make_judge
+from edgecv.build.judge import make_judge, measure_words
+from edgecv.build.judge_pictures import JudgePictures, open_for_repair
 from edgecv.core.plain import to_plain
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize, Recipe
 from edgecv.data.lint import refuse, saturation_finding
+from edgecv.data.selection import truths_of
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.export import save_program
 from edgecv.optimize.fabric import Devices
-from edgecv.optimize.finetune import TrainSet, family_objective, held_out
+from edgecv.optimize.finetune import TrainSet, held_out
+from edgecv.optimize.objectives import train_objective
 from edgecv.optimize.prune import example_input
 from edgecv.optimize.ptq import quantize_ptq
 from edgecv.optimize.qat import Fit, quantize_qat
@@ -62,7 +65,11 @@ def quantize(
         DataError: the calibration set is not fit, or a tensor saturates on it.
         ToolchainError: NNCF or torchao refuses the graph.
     """
-    reader, findings = open_checked(context, recipe)
+    pictures: JudgePictures | None = None
+    if climbs(recipe, step):
+        reader, findings, pictures = open_for_repair(context, recipe)
+    else:
+        reader, findings = open_checked(context, recipe)
     calibration = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
     example, count = example_input(recipe.model.input), len(reader)
     result: FitResult | None = None
@@ -80,8 +87,11 @@ def quantize(
         )
     else:
         judged = module if original is None else original
-        made, climbed = _post_training(context, recipe, step, (module, judged), calibration, training, samples=count)
-    saturation = saturation_finding({item.node: item.share for item in made.saturated})
+        modules = (module, judged)
+        made, climbed = _post_training(
+            context, recipe, step, modules, calibration, training, samples=count, pictures=pictures
+        )
+    saturation = saturation_finding({item.node: item.share for item in made.saturated}, ranges=step.ranges)
     found = [*findings, *([saturation] if saturation is not None else [])]
     refuse(found)
     save_program(made.program, folder / "program.pt2")
@@ -91,11 +101,14 @@ def quantize(
         "tensors": to_plain(made.plan),
         "saturated": to_plain(made.saturated),
         "repair": to_plain(climbed),
+        "judge": None if pictures is None else judge_record(recipe, pictures),
     }
     (folder / QUANTIZATION).write_text(json.dumps(plain, indent=1), encoding="utf-8")
     warnings = [f"{finding.code}: {finding.message}" for finding in found]
-    warnings += [] if climbed is None else repair_lines(climbed)
-    counts = _counts(made, result) | ({} if climbed is None else _repair_effect(climbed))
+    counts = _counts(made, result)
+    if climbed is not None and pictures is not None:
+        warnings += repair_lines(climbed, f"judged on {pictures.words}, {measure_words(recipe, pictures)}")
+        counts |= _repair_effect(climbed) | {"judged_on": len(pictures.reader)}
     return {**counts, "calibration": reader.fingerprint(), "pictures": count, "warnings": warnings}
 
 
@@ -108,15 +121,15 @@ def _post_training(
     training: Training | None,
     *,
     samples: int,
+    pictures: JudgePictures | None,
 ) -> tuple[QuantizedGraph, Repair | None]:
-    """Post-training quantisation, and the repair ladder where the recipe asks for it and has a limit.
+    """Post-training quantisation, and the repair ladder where there are ``pictures`` to judge its rungs on.
 
     ``modules`` are the network to quantise and the one that it is compared with.
     """
     module, original = modules
     example = example_input(recipe.model.input)
-    budget = recipe.budgets.accuracy
-    if step.repair == "off" or budget is None or budget.max_drop is None:
+    if pictures is None:
         made = quantize_ptq(
             module,
             example,
@@ -142,7 +155,7 @@ def _post_training(
         )
         return trained, trained.program.module()
 
-    judge = make_judge(recipe, context.reader(recipe.data.eval), original)
+    judge = make_judge(recipe, pictures, original)
     workshop = Workshop(
         module,
         example,
@@ -161,9 +174,29 @@ def _repair_effect(climbed: Repair) -> dict[str, Any]:
     return effect | ({"mended_by": climbed.mended_by} if climbed.mended_by else {})
 
 
-def repair_lines(climbed: Repair) -> list[str]:
-    """The climb in words, a line for every rung, for the report."""
-    lines = []
+def climbs(recipe: Recipe, step: Quantize) -> bool:
+    """Whether the repair ladder stands ready: the step asks for it, and there is a limit that it can climb by."""
+    budget = recipe.budgets.accuracy
+    return step.method == "ptq" and step.repair != "off" and budget is not None and budget.max_drop is not None
+
+
+def judge_record(recipe: Recipe, pictures: JudgePictures) -> dict[str, Any]:
+    """Which pictures judged the ladder's rungs, and how, for ``quantization.json`` and the build information."""
+    return {
+        "origin": pictures.origin,
+        "labelled": pictures.labelled,
+        "measure": measure_words(recipe, pictures),
+        "pictures": len(pictures.reader),
+        "fingerprint": pictures.reader.fingerprint(),
+        "ids": list(pictures.reader.ids),
+    }
+
+
+def repair_lines(climbed: Repair, judged: str) -> list[str]:
+    """The climb in words, for the report: a line for every rung, and before them what ``judged`` them."""
+    mended = {"not-needed": "not needed", "mended": f"mended by {climbed.mended_by}", "not-mended": "not mended"}
+    ends = f"{climbed.first.value:.4f} -> {climbed.last.value:.4f}" if climbed.rungs else f"{climbed.first.value:.4f}"
+    lines = [f"repair: {mended[climbed.outcome]} ({ends}); {judged}"]
     for rung in climbed.rungs:
         after = "" if rung.after is None else f"{rung.before:.4f} -> {rung.after:.4f}, "
         kept = "kept" if rung.kept else f"rolled back ({rung.note})"
@@ -175,9 +208,12 @@ def repair_lines(climbed: Repair) -> list[str]:
 
 def _fit(context: Context, recipe: Recipe, step: Quantize, training: Training) -> Fit:
     """The training loop with everything filled in but the graph and the quantiser's hooks."""
-    objective = family_objective(recipe.family, teacher=training.teacher, distill=step.distill)
-    train, validation = held_out(training.data, share=HELD_OUT, seed=recipe.seed, batch_size=step.batch_size)
-    plan = TrainPlan(epochs=step.epochs, lr=step.lr, seed=recipe.seed, devices=training.devices)
+    data = training.data
+    objective = train_objective(
+        data.family, data.contract, truths_of(data.reader), teacher=training.teacher, distill=step.distill
+    )
+    train, validation = held_out(data, share=HELD_OUT, seed=recipe.seed, batch_size=step.batch_size)
+    plan = TrainPlan(epochs=step.epochs, lr=step.lr, seed=recipe.seed, devices=training.devices, ema=step.ema)
 
     def run(module: Any, hooks: Hooks) -> FitResult:
         return fit(
@@ -199,5 +235,5 @@ def _counts(made: QuantizedGraph, result: FitResult | None) -> dict[str, Any]:
     effect: dict[str, Any] = {"int8_tensors": len(kinds) - kinds.count("float"), "float_tensors": kinds.count("float")}
     if result is not None:
         effect |= {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
-        effect |= {} if result.best_score is None else {"held_out_top1": round(result.best_score, 6)}
+        effect |= {} if result.best_score is None else {f"held_out_{result.score_name}": round(result.best_score, 6)}
     return effect

@@ -127,7 +127,7 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     effect: dict[str, Any] = {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
     if result.best_score is not None:
-        effect["held_out_top1"] = round(result.best_score, 6)
+        effect[f"held_out_{result.score_name}"] = round(result.best_score, 6)
     return effect
 
 

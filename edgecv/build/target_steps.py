@@ -143,7 +143,7 @@ def evaluate_file(
     model = open_subject(context, made, recipe, target)
     try:
         figures, parts = evaluate_parts(
-            model, context.reader(recipe.data.eval), metric=metric_name(recipe), progress=context.progress
+            model, context.pictures(recipe.data.eval), metric=metric_name(recipe), progress=context.progress
         )
         share = model.engine.delegation()
     finally:

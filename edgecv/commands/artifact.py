@@ -10,7 +10,7 @@ from edgecv import families
 from edgecv.commands.samples import open_labelled
 from edgecv.commands.values import named_values
 from edgecv.core.contract import InputContract
-from edgecv.core.kinds import FAMILY_KINDS
+from edgecv.core.kinds import FAMILY_KINDS, metric_unit
 from edgecv.core.plain import to_plain
 from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import FamilySpec
@@ -73,11 +73,16 @@ def evaluate(options: argparse.Namespace) -> int:
         return 0
     interval = figures.interval
     shown = f", 95 % interval {interval.low:.4f} to {interval.high:.4f}" if interval else ""
-    print(f"{figures.metric} {figures.value:.4f} on {figures.samples} samples{shown}")
+    print(f"{figures.metric} {figures.value:.4f}{_unit(figures.metric)} on {figures.samples} samples{shown}")
     for name, value in figures.extras.items():
         print(f"{name} {value:.4f}")
     print(f"file {figures.file_sha256}")
     return 0
+
+
+def _unit(metric: str) -> str:
+    """What stands behind a value: nothing for a share."""
+    return "" if metric_unit(metric) == "share" else f" {metric_unit(metric)}"
 
 
 def _labels(path: Path) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from edgecv.report.schema_io import write_atomic
 
 def init(options: argparse.Namespace) -> int:
     """Write a commented recipe for the model that the user names."""
-    text = starter_recipe(options.source, name=options.name)
+    text = starter_recipe(options.source, name=options.name, family=options.family)
     name = parse_yaml(text, file=options.source).value["name"]
     if options.out == "-":
         print(text, end="")

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,9 @@ from edgecv.data.imagefile import load_image
 from edgecv.errors import UsageError
 from edgecv.runtime.load import load_artifact
 from edgecv.runtime.session import Session, open_session
+from edgecv.runtime.sinks.files import write_picture
 from edgecv.runtime.spec import PipelineSpec, SecondStage, read_spec
+from edgecv.vision.draw import picture_of
 
 _LINE_EVERY_S = 2.0
 _END_WITHIN_S = 10.0
@@ -146,6 +148,8 @@ def _spec(options: argparse.Namespace) -> PipelineSpec:
         "timeline": options.timeline,
     }
     spec = replace(spec, **{name: value for name, value in given.items() if value is not None})
+    if options.save:
+        spec = replace(spec, sinks=(*spec.sinks, f"results={options.save}"))
     if options.second:
         spec = replace(spec, second=SecondStage(options.second, classes=tuple(options.second_class or ())))
     return spec
@@ -156,8 +160,31 @@ def _pictures(options: argparse.Namespace) -> int:
     folder, *names = options.what
     if not (Path(folder) / MANIFEST).is_file():
         raise UsageError(f"{folder} is no artifact (it has no {MANIFEST}); before pictures, name an artifact's folder")
+    places = _places(Path(options.save), names) if options.save else {}
     with load_artifact(folder, threads=options.threads) as model:
         for name in names:
-            result = model.predict(load_image(name, noisy=True))
+            image = load_image(name, noisy=True)
+            result = model.predict(image)
+            if name in places:
+                write_picture(places[name], picture_of(image, result))
             print(json.dumps({"image": name, **result.to_dict()}) if options.json else f"{name}: {result.words()}")
     return 0
+
+
+def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where each picture's result goes: its name in ``folder``, as PNG.
+
+    Raises:
+        UsageError: two pictures have the same name, a result would replace its picture, or the folder cannot be made.
+    """
+    places = {name: folder / f"{Path(name).stem}.png" for name in dict.fromkeys(names)}
+    if len(set(places.values())) < len(places):
+        raise UsageError(f"two of the pictures have the same name, so one result would replace the other in {folder}")
+    for name, place in places.items():
+        if place.resolve() == Path(name).resolve():
+            raise UsageError(f"the result would replace {name}; name another folder with --save")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made ({error.strerror}); choose another place") from error
+    return places

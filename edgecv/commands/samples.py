@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from edgecv.core.kinds import DATA_KINDS, data_facts, family_facts, kinds_with
 from edgecv.core.progress import PlainProgress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec
 from edgecv.data.readers import open_reader
+from edgecv.data.selection import truths_of
 from edgecv.errors import UsageError
 from edgecv.measure.accuracy import even_indices
 from edgecv.runtime.load import Model
@@ -18,6 +21,8 @@ from edgecv.runtime.sources import parse as parse_source
 from edgecv.runtime.sources.synthetic import synthetic_source
 from edgecv.vision.image import Image
 
+_KEYS = ("root", "only", "truth", "ignore_index", "split", "file_column", "label_column", "crop")
+_WHAT = {"none": "test", "folder": "FOLDER", "file": "FILE", "pictures": "FOLDER"}
 _APART = 11  # frames of the synthetic camera between two pictures: about a third of a second
 _SIZE = "640x480"
 
@@ -57,30 +62,55 @@ def _frames(address: str, count: int) -> list[Image]:
 
 
 def open_data(options: argparse.Namespace, model: Model) -> Reader:
-    """The labelled samples of ``--data``, for the labels of the model.
+    """The samples of ``--data``, for the labels of the model.
+
+    ``KIND:PATH`` may go on with keys of the data set as in a recipe, such as ``coco:FILE,root=FOLDER,only=val*``.
 
     Raises:
         UsageError: the option names no data set, or the data set cannot be used.
     """
-    kind, _, rest = options.data.partition(":")
-    if kind == "sklearn-digits":
-        values: dict[str, Any] = {"split": rest or "test"}
-    elif kind in ("imagefolder", "csv") and rest:
-        values = {"path": rest}
-    else:
-        raise UsageError(f"--data is {options.data!r}; allowed: imagefolder:FOLDER, csv:FILE, sklearn-digits:test")
-    if values.get("split", "all") not in ("train", "test", "all"):
-        raise UsageError(f"--data is {options.data!r}; the split of sklearn-digits is train, test or all")
-    spec = DataSpec(
-        kind=kind,
-        root=options.root,
-        file_column=options.file_column,
-        label_column=options.label_column,
-        limit=options.limit,
-        strict=options.strict,
-        **values,
-    )
+    spec = _spec(options)
     reader = open_reader(spec, base=Path.cwd(), labels=model.manifest.family.labels, progress=PlainProgress())
     if reader.skipped:
         print(f"{len(reader.skipped)} files were skipped, such as {next(iter(reader.skipped))}", file=sys.stderr)
     return reader
+
+
+def open_labelled(options: argparse.Namespace, model: Model) -> Reader:
+    """As `open_data`, and each sample has a truth.
+
+    Raises:
+        UsageError: as `open_data`, or there are pictures without truths.
+    """
+    reader = open_data(options, model)
+    if any(truth is None for truth in truths_of(reader)):
+        allowed = ", ".join(family_facts(model.manifest.family.kind).data)  # type: ignore[union-attr]
+        raise UsageError(f"--data is {options.data!r}, which has pictures without labels; to judge by: {allowed}")
+    return reader
+
+
+def _spec(options: argparse.Namespace) -> DataSpec:
+    kind, _, rest = options.data.partition(":")
+    facts = data_facts(kind)
+    if facts is None or (facts.path != "none" and not rest):
+        known = ", ".join(f"{name}:{_WHAT[item.path]}" for name, item in DATA_KINDS.items())
+        raise UsageError(f"--data is {options.data!r}; allowed: {known}")
+    path, *pairs = re.split(rf",(?=(?:{'|'.join(_KEYS)})=)", rest)
+    if facts.path == "none":
+        path, pairs = "", [f"split={path or 'test'}", *pairs] if "=" not in path else [path, *pairs]
+    values: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+    for key in values:
+        if key in ("root", "only", "truth", "ignore_index", "crop") and not getattr(facts, key):
+            raise UsageError(f"--data is {options.data!r}; kind {kind} takes no {key}: {', '.join(kinds_with(key))} do")
+    if values.get("split", "all") not in ("train", "test", "all"):
+        raise UsageError(f"--data is {options.data!r}; the split of sklearn-digits is train, test or all")
+    if "ignore_index" in values:
+        if not (values["ignore_index"].isdecimal() and int(values["ignore_index"]) <= 255):
+            raise UsageError(f"--data is {options.data!r}; ignore_index is a whole number, 0 to 255")
+        values["ignore_index"] = int(values["ignore_index"])
+    if "crop" in values:
+        if not re.fullmatch(r"\d+(\.\d+)?", values["crop"]) or not 0.1 <= float(values["crop"]) <= 10:
+            raise UsageError(f"--data is {options.data!r}; crop is a width over a height, 0.1 to 10, such as 0.75")
+        values["crop"] = float(values["crop"])
+    given = {"root": options.root, "file_column": options.file_column, "label_column": options.label_column}
+    return DataSpec(kind=kind, path=path or None, limit=options.limit, strict=options.strict, **{**given, **values})

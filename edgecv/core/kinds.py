@@ -9,9 +9,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FamilyKind = Literal["classification", "detection", "pose", "embedding"]
-MetricName = Literal["top1", "top5", "ap", "ap50", "pck", "recall1", "map"]
-DataKind = Literal["sklearn-digits", "imagefolder", "csv", "coco", "images"]
+FamilyKind = Literal["classification", "detection", "pose", "embedding", "segmentation", "text", "restoration", "depth"]
+MetricName = Literal[
+    "top1",
+    "top5",
+    "ap",
+    "ap50",
+    "oks_ap",
+    "oks_ap50",
+    "pck",
+    "recall1",
+    "map",
+    "miou",
+    "pixel_accuracy",
+    "dice",
+    "exact",
+    "similarity",
+    "psnr",
+    "ssim",
+    "delta1",
+]
+DataKind = Literal[
+    "sklearn-digits",
+    "scenes-boxes",
+    "scenes-masks",
+    "scenes-depth",
+    "scenes-keypoints",
+    "imagefolder",
+    "csv",
+    "coco",
+    "coco-keypoints",
+    "images",
+    "masks",
+    "text",
+    "pairs",
+    "depth",
+    "yolo",
+    "voc",
+    "kitti",
+]
 
 
 @dataclass(frozen=True)
@@ -20,12 +56,14 @@ class FamilyFacts:
 
     ``loss`` says whether the family trains on labels; the others learn from a teacher alone (distillation).
     ``labels`` are the names that a model without a list of its own is taken to have; empty where names are needed.
+    ``tight`` families are trained on objects cut out by their boxes: a second stage neither widens nor reshapes those.
     """
 
     metrics: tuple[MetricName, ...]
     data: tuple[DataKind, ...] = ()
     labels: tuple[str, ...] = ()
     loss: bool = False
+    tight: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,7 +71,9 @@ class DataFacts:
     """What ``path`` of a data set of this kind is (``what``, in words), and which other keys go with it.
 
     ``root`` is the folder of the pictures where ``path`` is a list of them; ``only`` picks pictures by name;
-    ``truth`` is the folder or pattern of the files that hold each picture's truth.
+    ``truth`` is the folder or pattern of the files that hold each picture's truth; ``ignore_index`` a value in them
+    that is not judged, ``depth_unit`` what they count in; ``crop`` makes each person a sample. ``classes`` says whether
+    what a picture shows is known without reading those files, so that pictures can be picked evenly over the classes.
     """
 
     path: Literal["none", "folder", "file", "pictures"]
@@ -41,24 +81,58 @@ class DataFacts:
     root: bool = False
     only: bool = False
     truth: bool = False
+    ignore_index: bool = False
+    depth_unit: bool = False
+    crop: bool = False
+    classes: bool = True
 
 
 _CLASSES: tuple[DataKind, ...] = ("imagefolder", "csv", "sklearn-digits")
 
 FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
     "classification": FamilyFacts(("top1", "top5"), _CLASSES, loss=True),
-    "detection": FamilyFacts(("ap", "ap50"), ("coco",)),
-    "pose": FamilyFacts(("pck",), labels=("person",)),
-    "embedding": FamilyFacts(("recall1", "map"), _CLASSES, labels=("person",)),
+    "detection": FamilyFacts(("ap", "ap50"), ("coco", "yolo", "voc", "kitti", "scenes-boxes")),
+    "pose": FamilyFacts(
+        ("oks_ap", "oks_ap50", "pck"), ("coco-keypoints", "scenes-keypoints"), labels=("person",), loss=True
+    ),
+    "embedding": FamilyFacts(("recall1", "map"), _CLASSES, labels=("person",), tight=True),
+    "segmentation": FamilyFacts(("miou", "pixel_accuracy", "dice"), ("masks", "scenes-masks"), loss=True),
+    "text": FamilyFacts(("exact", "similarity"), ("text",), loss=True, tight=True),
+    "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True),
+    "depth": FamilyFacts(("delta1",), ("depth", "scenes-depth"), labels=("depth",), loss=True),
 }
 
 DATA_KINDS: dict[DataKind, DataFacts] = {
     "sklearn-digits": DataFacts("none"),
+    "scenes-boxes": DataFacts("none", classes=False),
+    "scenes-masks": DataFacts("none", classes=False),
+    "scenes-depth": DataFacts("none", classes=False),
+    "scenes-keypoints": DataFacts("none", crop=True, classes=False),
     "imagefolder": DataFacts("folder", "the folder that holds one folder a class"),
     "csv": DataFacts("file", "the csv file", root=True),
     "coco": DataFacts("file", "the instances json", root=True, only=True),
-    "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True),
+    "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True, classes=False),
+    "masks": DataFacts(
+        "pictures", "a folder of pictures, or a glob", only=True, truth=True, ignore_index=True, classes=False
+    ),
+    "text": DataFacts("file", "the csv file", root=True, only=True),
+    "pairs": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "depth": DataFacts(
+        "pictures", "a folder of pictures, or a glob", only=True, truth=True, depth_unit=True, classes=False
+    ),
+    "yolo": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "voc": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "kitti": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "coco-keypoints": DataFacts("file", "the person keypoints json", root=True, only=True, crop=True),
 }
+
+METRIC_UNITS: dict[str, str] = {"psnr": "dB"}
+"""The units of the metrics that are no shares from 0 to 1."""
+
+
+def metric_unit(metric: str) -> str:
+    """``share`` for a metric from 0 to 1 whose losses are told in points, else its unit, such as ``dB``."""
+    return METRIC_UNITS.get(metric, "share")
 
 
 def family_facts(kind: Any) -> FamilyFacts | None:
@@ -72,5 +146,5 @@ def data_facts(kind: Any) -> DataFacts | None:
 
 
 def kinds_with(key: str) -> tuple[DataKind, ...]:
-    """The kinds of data that take ``key``: root, only or truth."""
+    """The kinds of data that take ``key``: root, only, truth, ignore_index, depth_unit or crop."""
     return tuple(kind for kind, facts in DATA_KINDS.items() if getattr(facts, key))

@@ -33,6 +33,33 @@ class Sample:
     truth: Any
 
 
+@runtime_checkable
+class MapTruth(Protocol):
+    """A truth with a value for every pixel (classes, depth, ...): in training it moves as its picture does."""
+
+    @property
+    def fill(self) -> float:
+        """The value of pixels outside the picture, which no loss counts."""
+        ...
+
+    def to_network(self, contract: InputContract) -> Array:
+        """The map where the contract puts the picture's pixels: `(h, w)` of ``contract.size``."""
+        ...
+
+
+@runtime_checkable
+class PointTruth(Protocol):
+    """A truth made of points (keypoints, ...): in training they move as their picture does."""
+
+    def to_network(self, contract: InputContract) -> PointTruth:
+        """The points where the contract puts the picture's pixels, in pixels of ``contract.size``."""
+        ...
+
+    def moved(self, *, down: int, right: int, mirrored: bool) -> PointTruth:
+        """The same after the picture was moved by so many pixels and then, perhaps, mirrored."""
+        ...
+
+
 class Reader(Protocol):
     """A data set: random access, nothing held in memory, a fixed order."""
 
@@ -188,6 +215,15 @@ class Result(Protocol):
 
     def words(self) -> str:
         """The result on one line of text."""
+        ...
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A result that can be more or less like another."""
+
+    def likeness(self, other: Any) -> float:
+        """0 (nothing in common) to 1 (the same)."""
         ...
 
 

@@ -122,14 +122,32 @@ class DataSpec:
             "description": "folder of each picture's truth under the same name, or a path with {stem} for it",
         },
     )
-    root: str | None = field(
-        default=None, metadata={"description": "csv, coco: folder of the images (default: of the file)"}
+    ignore_index: int | None = field(
+        default=None,
+        metadata={"ge": 0, "le": 255, "description": "masks: value of pixels that are not judged (default: 255)"},
     )
-    file_column: str = field(default="file", metadata={"description": "csv: column with the image's path"})
-    label_column: str = field(default="label", metadata={"description": "csv: column with class name or number"})
+    depth_unit: Literal["mm", "kitti", "sun-rgbd"] | None = field(
+        default=None, metadata={"description": "depth: what a step of the 16-bit values is (default: mm)"}
+    )
+    crop: float | None = field(
+        default=None,
+        metadata={
+            "ge": 0.1,
+            "le": 10,
+            "description": "keypoints: one sample a person, its box a quarter larger, with so much width for its "
+            "height (0.75 for inputs of 256 x 192); without it, whole pictures",
+        },
+    )
+    root: str | None = field(
+        default=None, metadata={"description": "csv, coco, text: folder of the images (default: of the file)"}
+    )
+    file_column: str = field(default="file", metadata={"description": "csv, text: column with the image's path"})
+    label_column: str = field(
+        default="label", metadata={"description": "csv: column with class name or number; text: with the text (text)"}
+    )
     only: str | None = field(
         default=None,
-        metadata={"min_length": 1, "description": "coco, images: glob, or a part, of the file name or coco_url"},
+        metadata={"min_length": 1, "description": "coco, images, text: glob, or a part, of the file name or coco_url"},
     )
     limit: int | None = field(default=None, metadata={"ge": 1, "description": "use an even pick of so many samples"})
     strict: bool = field(default=False, metadata={"description": "refuse unreadable images instead of skipping them"})
@@ -171,8 +189,12 @@ class AccuracyBudget:
     metric: MetricName = field(
         default="top1", metadata={"description": "metric of the family (default: the family's first)"}
     )
-    max_drop: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "0.01 = one point"})
-    min: float | None = field(default=None, metadata={"ge": 0, "le": 1, "description": "lowest allowed value"})
+    max_drop: float | None = field(
+        default=None, metadata={"ge": 0, "description": "0.01 = one point of a share 0..1; psnr: in dB"}
+    )
+    min: float | None = field(
+        default=None, metadata={"ge": 0, "description": "lowest allowed value: a share 0..1; psnr: in dB"}
+    )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ class Classification:
         """The best classes with their scores, on one line."""
         return ", ".join(f"{label_of(self.labels, int(i))} {self.scores[i]:.3f}" for i in self.class_ids)
 
+    def brief(self) -> str:
+        """The name of the best class."""
+        return label_of(self.labels, self.best) if len(self.class_ids) else ""
+
 
 @dataclass(frozen=True)
 class Embedding:

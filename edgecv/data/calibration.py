@@ -183,4 +183,4 @@ def _moved(spec: DataSpec, *, base: Path, to: Path) -> DataSpec:
             return path
         return Path(os.path.relpath(base / path, to)).as_posix()
 
-    return dataclasses.replace(spec, path=moved(spec.path), root=moved(spec.root))
+    return dataclasses.replace(spec, path=moved(spec.path), root=moved(spec.root), truth=moved(spec.truth))

@@ -49,12 +49,20 @@ class TruthFile:
 class Entry:
     """One image file: its name in the data set ('/' between parts), where it lies, and its truth.
 
-    ``truth`` is a class index, a `DetectionTruth`, a `TruthFile`, or None where the set has no labels.
+    ``truth`` is a class index, a `DetectionTruth`, a `TruthFile`, or None where the set has no labels. ``window``
+    x1, y1, x2, y2 in whole pixels is the part of the picture that the sample is; its id is then the file's name,
+    '#' and what tells the parts of a file apart.
     """
 
     id: str
     path: Path
     truth: Any
+    window: tuple[int, int, int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name in the data set."""
+        return self.id if self.window is None else self.id.rpartition("#")[0]
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,10 @@ class _Checked:
     def truth(self) -> Any:
         """What a fingerprint takes for the truth."""
         return self.truth_sha256 or self.entry.truth
+
+
+class _BadTruth(str):
+    """Why a sample's truth cannot be used."""
 
 
 class FileReader:
@@ -114,6 +126,14 @@ class FileReader:
             image = imagefile.load_image(item.entry.path, noisy=item.noisy)
         except DataError as error:
             raise DataError(f"{error}. It could be read when the data set was opened; do not change it now") from error
+        if item.entry.window is not None:
+            left, top, right, bottom = item.entry.window
+            if image.shape[0] < bottom or image.shape[1] < right:
+                raise DataError(
+                    f"{item.entry.path} is {image.shape[1]} x {image.shape[0]} pixels, smaller than the data set says: "
+                    f"{item.entry.id} ends at {right}, {bottom}. Correct the width and height that it names"
+                )
+            image = image[top:bottom, left:right]
         truth = item.entry.truth
         if isinstance(truth, TruthFile):
             try:
@@ -208,20 +228,31 @@ def wanted_name(only: str, *names: str) -> bool:
 def check_files(listing: Listing, progress: Progress) -> FileReader:
     """Read and decode every file of ``listing`` once, large ones at an eighth of the size; hash it.
 
-    This makes an evaluation well-defined: what can be read is known before it starts. What cannot is
+    This makes an evaluation well-defined: what can be read is known before it starts. A picture that cannot is
     in the reader's ``skipped``; the reader may be empty.
+
+    Raises:
+        DataError: truths are broken; the first few are named with what is wrong in them.
     """
     checked: list[_Checked] = []
-    skipped = dict(listing.skipped)
+    skipped, broken = dict(listing.skipped), dict[str, str]()
     with progress.task(f"check {listing.place}", len(listing.entries)) as task, _pool() as pool:
         for start in range(0, len(listing.entries), CHECK_BATCH):
             batch = listing.entries[start : start + CHECK_BATCH]
             for entry, outcome in zip(batch, _check_batch(batch, pool), strict=True):
                 if isinstance(outcome, _Checked):
                     checked.append(outcome)
+                elif isinstance(outcome, _BadTruth):
+                    broken[entry.truth.path.name] = outcome
                 else:
                     skipped[entry.id] = outcome
             task.advance(len(batch))
+    if broken:
+        many = f"{len(broken)} truths are" if len(broken) > 1 else "1 truth is"
+        reasons = shown_skips(broken).rstrip(".")
+        raise DataError(
+            f"{listing.place}: {many} broken: {reasons}. Correct them, or leave their pictures out by only."
+        )
     return FileReader(checked, skipped=skipped, notes=listing.notes)
 
 
@@ -285,6 +316,6 @@ def _check(entry: Entry) -> _Checked | str:
             stored = imagefile.read_bytes(entry.truth.path)
             entry.truth.read(stored)
         except ValueError as error:
-            return f"its truth {entry.truth.path.name}: {error}"
+            return _BadTruth(str(error))
         truth = hashlib.sha256(stored).hexdigest()
     return _Checked(entry, hashlib.sha256(data).hexdigest(), noisy=False, truth_sha256=truth)

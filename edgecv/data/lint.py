@@ -94,10 +94,11 @@ def refuse(findings: Sequence[LintFinding]) -> None:
         raise DataError(f"the calibration set cannot be used:\n{lines}")
 
 
-def saturation_finding(tensors: Mapping[str, float]) -> LintFinding | None:
+def saturation_finding(tensors: Mapping[str, float], *, ranges: str = "minmax") -> LintFinding | None:
     """What quantisation found: ``tensors`` gives the share 0..1 of values beyond the scale, by tensor name.
 
-    None where no tensor has more than one in a hundred.
+    ``ranges`` is the rule that set the scales, which the advice goes by: all but ``minmax`` cut on purpose. None
+    where no tensor has more than one in a hundred.
     """
     beyond = sorted(((share, name) for name, share in tensors.items() if share > ACTIVATIONS_WARNING), reverse=True)
     if not beyond:
@@ -109,10 +110,24 @@ def saturation_finding(tensors: Mapping[str, float]) -> LintFinding | None:
     return LintFinding(
         "error" if worst > ACTIVATIONS_ERROR else "warning",
         "saturated-activations",
-        f"values of {names}{more} lie beyond the range that the calibration set gave; allowed are {limit:.0%}. "
-        "Add pictures like those of the evaluation set, or set `ranges: minmax` in the quantize step.",
+        f"values of {names}{more} lie beyond the int8 range; allowed are {limit:.0%}. {_saturation_advice(ranges)}",
         worst,
         limit,
+    )
+
+
+def _saturation_advice(ranges: str) -> str:
+    """What to do about values that are cut, by the rule that chose the ranges."""
+    if ranges == "minmax":
+        return "Add pictures like those of the evaluation set: the widest range that these have is in use already."
+    why = (
+        "takes the mean of the pictures' ranges, so what only some pictures reach is cut by design"
+        if ranges == "mean-minmax"
+        else "cuts the rarest values by design"
+    )
+    return (
+        f"`ranges: {ranges}` {why}. If accuracy suffers, set `ranges: minmax` in the quantize step, which cuts nothing "
+        "that it has seen, or add pictures like those of the evaluation set."
     )
 
 
@@ -230,7 +245,8 @@ def _shift(mine: Features, other: Features, select: Rule) -> list[LintFinding]:
     name, figure = max(parts.items(), key=lambda part: part[1])
     if figure <= warning:
         return []
-    error = figure > SHIFT_ERROR
+    # The spread of a handful of pictures is known too badly to refuse a set for it.
+    error = figure > SHIFT_ERROR and len(other.level) >= MIN_PICTURES
     limit = SHIFT_ERROR if error else warning
     message = (
         f"the pictures are unlike the evaluation set's: the mean {name} is {figure:.2f} spreads further away than "

@@ -9,15 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import edgecv
 from edgecv.core.kinds import DataKind
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec
+from edgecv.data.boxfiles import list_kitti, list_voc, list_yolo
 from edgecv.data.coco import list_coco
 from edgecv.data.csvfile import csv_paths, csv_rows, list_csv
 from edgecv.data.digits import digits_fingerprint, open_digits
 from edgecv.data.files import Listing, TruthFile, check_files, open_files, truth_key
 from edgecv.data.imagefolder import class_folders, data_folder, image_paths, list_folder
+from edgecv.data.pairs import list_pairs
 from edgecv.data.unlabelled import list_images
 from edgecv.errors import DataError
 
@@ -25,11 +28,46 @@ _SILENT = SilentProgress()
 _ELSEWHERE = ("path", "root", "truth")
 
 
+# The truths of some kinds can draw themselves, with OpenCV; a fingerprint of other kinds can do without that.
+
+
+def _masks(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.masks import list_masks
+
+    return list_masks(spec, base=base, labels=labels)
+
+
+def _text(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.textfile import list_text
+
+    return list_text(spec, base=base, labels=labels)
+
+
+def _depth(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.depth import list_depth
+
+    return list_depth(spec, base=base, labels=labels)
+
+
+def _keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.coco_keypoints import list_keypoints
+
+    return list_keypoints(spec, base=base, labels=labels)
+
+
 _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "imagefolder": list_folder,
     "csv": list_csv,
     "coco": list_coco,
+    "coco-keypoints": _keypoints,
     "images": list_images,
+    "masks": _masks,
+    "text": _text,
+    "pairs": list_pairs,
+    "depth": _depth,
+    "yolo": list_yolo,
+    "voc": list_voc,
+    "kitti": list_kitti,
 }
 """How the files of each kind of data set are listed: ``(spec, *, base, labels)``."""
 
@@ -49,6 +87,26 @@ class LabelledReader(Reader, Protocol):
         ...
 
 
+def _digits(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    return open_digits(split=spec.split, labels=labels, limit=spec.limit if only is None else None, only=only)
+
+
+def _scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    from edgecv.data.scenes import open_scenes
+
+    return open_scenes(spec, labels=labels, only=only)
+
+
+_OPENERS: dict[DataKind, Callable[..., LabelledReader]] = {
+    "sklearn-digits": _digits,
+    "scenes-boxes": _scenes,
+    "scenes-masks": _scenes,
+    "scenes-depth": _scenes,
+    "scenes-keypoints": _scenes,
+}
+"""Data sets that are no files of the user's: ``(spec, *, labels, only=None)``."""
+
+
 def open_reader(spec: DataSpec, *, base: Path, labels: Sequence[str], progress: Progress = _SILENT) -> LabelledReader:
     """Open the data set ``spec``; relative paths are relative to ``base`` (the recipe's folder).
 
@@ -59,8 +117,9 @@ def open_reader(spec: DataSpec, *, base: Path, labels: Sequence[str], progress: 
         DataError: missing, empty, or its classes do not fit ``labels``.
         ToolchainError: a package that the data set needs is not installed.
     """
-    if spec.kind == "sklearn-digits":
-        return open_digits(split=spec.split, labels=labels, limit=spec.limit)
+    opener = _OPENERS.get(spec.kind)
+    if opener is not None:
+        return opener(spec, labels=labels)
     return open_files(
         list_files(spec, base=base, labels=labels), limit=spec.limit, strict=spec.strict, progress=progress
     )
@@ -77,15 +136,16 @@ def open_subset(
         DataError: as `open_reader`.
     """
     wanted = frozenset(ids)
-    if spec.kind == "sklearn-digits":
-        return open_digits(split=spec.split, labels=labels, limit=None, only=wanted)
+    opener = _OPENERS.get(spec.kind)
+    if opener is not None:
+        return opener(spec, labels=labels, only=wanted)
     listing = list_files(spec, base=base, labels=labels)
     entries = tuple(entry for entry in listing.entries if entry.id in wanted)
     return check_files(Listing(listing.place, entries), progress)
 
 
 def list_files(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
-    """The files of every kind of data set but ``sklearn-digits``; no image is opened.
+    """The files of every kind of data set that has any; no image is opened.
 
     Raises:
         DataError: missing, empty, broken, or its classes do not fit ``labels``.
@@ -111,8 +171,9 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
     digest = hashlib.sha256()
     settings = {key: value for key, value in asdict(spec).items() if key not in _ELSEWHERE and not _unset(key, value)}
     digest.update(repr(sorted(settings.items())).encode())
-    if spec.kind == "sklearn-digits":
-        digest.update(digits_fingerprint().encode())
+    if spec.kind in _OPENERS:
+        drawn_by = f"edgecv {edgecv.__version__}"
+        digest.update((digits_fingerprint() if spec.kind == "sklearn-digits" else drawn_by).encode())
     elif spec.kind == "imagefolder":
         root = data_folder(spec, base=base)
         for folder in class_folders(root):
@@ -130,13 +191,13 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
                 _add_file(digest, str(entry.truth.path), start=len(str(entry.truth.path.parent)))
             else:
                 digest.update(repr((entry.id, truth_key(entry.truth))).encode())
-            _add_file(digest, str(entry.path), start=len(str(entry.path)) - len(entry.id))
+            _add_file(digest, str(entry.path), start=len(str(entry.path)) - len(entry.name))
     return digest.hexdigest()
 
 
 def _unset(key: str, value: Any) -> bool:
     """Settings that came later count only where they are used, so that they change no older hash."""
-    return key == "only" and value is None
+    return key in ("only", "ignore_index", "crop") and value is None
 
 
 def _add_file(digest: "hashlib._Hash", path: str, *, start: int) -> None:

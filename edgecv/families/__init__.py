@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from edgecv.core.contract import InputContract
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.protocols import Family, Parts
-from edgecv.core.tensor import Array
+from edgecv.core.recipe import FamilySpec
+from edgecv.core.tensor import Array, TensorSpec
 from edgecv.errors import ArtifactError, UsageError
-from edgecv.families import classification, detection, embedding, pose, ranked
+from edgecv.families import (
+    classification,
+    depth,
+    detection,
+    embedding,
+    pose,
+    pose_parts,
+    ranked,
+    restoration,
+    segmentation,
+    segmentation_metric,
+    text,
+)
+from edgecv.vision.tiles import Tiling
 
 FAMILIES: dict[str, Family] = {
     "classification": classification,
     "detection": detection,
     "pose": pose,
     "embedding": embedding,
+    "segmentation": segmentation,
+    "text": text,
+    "restoration": restoration,
+    "depth": depth,
 }
 
-_PARTS: dict[str, Callable[[Mapping[str, Array]], Parts]] = {ranked.FORM: ranked.RankedParts.from_arrays}
+_PARTS: dict[str, Callable[[Mapping[str, Array]], Parts]] = {
+    ranked.FORM: ranked.RankedParts.from_arrays,
+    pose_parts.FORM: pose_parts.ShareParts.from_arrays,
+    segmentation_metric.FORM: segmentation_metric.PixelParts.from_arrays,
+}
 
 
 def parts_from(arrays: Mapping[str, Array]) -> Parts:
@@ -45,3 +69,25 @@ def get(kind: str) -> Family:
         near = difflib.get_close_matches(kind, FAMILIES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"there is no model family {kind!r}; allowed: {', '.join(FAMILIES)}.{hint}") from None
+
+
+def trains(spec: FamilySpec) -> bool:
+    """Whether the family has a loss on labels for networks with this head; one that has it for some has `trains`."""
+    found: Callable[[FamilySpec], bool] | None = getattr(get(spec.kind), "trains", None)
+    return FAMILY_KINDS[spec.kind].loss and (found is None or found(spec))
+
+
+def tiling(spec: FamilySpec, contract: InputContract) -> Tiling | None:
+    """How pictures are cut into tiles of the network's size; None where they are resized to it, as in most families.
+
+    A family that works in tiles has a function of this name.
+    """
+    found: Callable[[FamilySpec, InputContract], Tiling | None] | None = getattr(get(spec.kind), "tiling", None)
+    return None if found is None else found(spec, contract)
+
+
+def problems(spec: FamilySpec, contract: InputContract, outputs: Sequence[TensorSpec]) -> list[str]:
+    """Why outputs of these shapes do not fit the family and, where it works in tiles, the network's input, in words."""
+    found = get(spec.kind).problems(spec, outputs)
+    tiles = None if found else tiling(spec, contract)
+    return found if tiles is None else [*tiles.problems(), *tiles.output_problems([item.shape for item in outputs])]

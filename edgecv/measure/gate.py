@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecv.core.figures import AccuracyFigures, DropFigures, Interval, LatencyFigures, Outcome, Verdict
+from edgecv.core.kinds import metric_unit
 from edgecv.core.protocols import Parts
 from edgecv.core.recipe import AccuracyBudget, Budgets, LatencyBudget
 from edgecv.errors import MeasurementError
@@ -32,15 +33,16 @@ def judge_drop(
 ) -> DropFigures:
     """Loss of a metric, ``mean(reference) - mean(candidate)``, with a paired bootstrap interval over samples.
 
-    Both sequences hold one score 0..1 per sample of the same evaluation set in the same order. The outcome
-    is ``pass`` where the whole interval is at or below ``max_drop``, ``fail`` where it is wholly above,
+    Both sequences hold one score per sample of the same evaluation set in the same order, a share 0..1 or in dB.
+    The outcome is ``pass`` where the whole interval is at or below ``max_drop``, ``fail`` where it is wholly above,
     ``inconclusive`` where it holds ``max_drop`` (then ``samples_to_decide`` estimates how many samples would
     settle it if the drop stayed as it is; None where no practical number would), and ``not-checked`` without
     a ``max_drop``.
 
     The percentile bootstrap is of B. Efron, Ann. Stat. 7, 1979. It knows no chance that it has not seen: ten
     samples that happen to agree would prove anything. So two made-up samples join, one better and one
-    worse by 1, as in the adjusted interval of D. G. Bonett and R. M. Price, J. Educ. Behav. Stat. 37, 2012.
+    worse by 1, as in the adjusted interval of D. G. Bonett and R. M. Price, J. Educ. Behav. Stat. 37, 2012. For a share
+    that is the most a sample can change; for decibels, a change that is plainly seen.
 
     Raises:
         MeasurementError: the sequences are empty, differ in length or hold values that are not finite.
@@ -139,16 +141,17 @@ def check_accuracy(
     ``min`` passes where the whole interval of the value is at or above it and fails where it is wholly below.
     """
     verdicts = []
+    unit = metric_unit(budget.metric)
     if budget.max_drop is not None:
         name = f"accuracy.{budget.metric}.max_drop"
-        absent = Verdict(name, budget.max_drop, None, "share", "not-checked", why_absent)
-        verdicts.append(absent if drop is None else _check_drop(name, budget.max_drop, drop))
+        absent = Verdict(name, budget.max_drop, None, unit, "not-checked", why_absent)
+        verdicts.append(absent if drop is None else _check_drop(name, budget.max_drop, drop, unit))
     if budget.min is not None:
         name = f"accuracy.{budget.metric}.min"
         if figures is None:
-            verdicts.append(Verdict(name, budget.min, None, "share", "not-checked", why_absent))
+            verdicts.append(Verdict(name, budget.min, None, unit, "not-checked", why_absent))
         else:
-            verdicts.append(_check_min(name, budget.min, figures))
+            verdicts.append(_check_min(name, budget.min, figures, unit))
     return tuple(verdicts)
 
 
@@ -225,9 +228,10 @@ def _samples_to_decide(drop: float, interval: Interval, max_drop: float, samples
     return max(samples + 1, math.ceil(samples * (reach / gap) ** 2))
 
 
-def _check_drop(name: str, limit: float, figures: DropFigures) -> Verdict:
+def _check_drop(name: str, limit: float, figures: DropFigures, unit: str) -> Verdict:
     low, high = figures.interval.low, figures.interval.high
-    why = f"drop {figures.drop:+.4f}, {figures.interval.level:.0%} interval {low:+.4f} to {high:+.4f}"
+    shown = "" if unit == "share" else f" {unit}"
+    why = f"drop {figures.drop:+.4f}{shown}, {figures.interval.level:.0%} interval {low:+.4f} to {high:+.4f}{shown}"
     outcome = _outcome(figures.interval, limit)
     if outcome == "inconclusive":
         side = "within" if figures.drop <= limit else "above"
@@ -236,19 +240,20 @@ def _check_drop(name: str, limit: float, figures: DropFigures) -> Verdict:
             why += ", and no practical number of samples would decide"
         else:
             why += f"; about {figures.samples_to_decide} samples would decide"
-    return Verdict(name, limit, figures.drop, "share", outcome, why)
+    return Verdict(name, limit, figures.drop, unit, outcome, why)
 
 
-def _check_min(name: str, limit: float, figures: AccuracyFigures) -> Verdict:
+def _check_min(name: str, limit: float, figures: AccuracyFigures, unit: str) -> Verdict:
     low = high = figures.value
-    why = f"{figures.value:.4f} on {figures.samples} samples"
+    shown = "" if unit == "share" else f" {unit}"
+    why = f"{figures.value:.4f}{shown} on {figures.samples} samples"
     if figures.interval is not None:
         low, high = figures.interval.low, figures.interval.high
-        why += f", {figures.interval.level:.0%} interval {low:.4f} to {high:.4f}"
+        why += f", {figures.interval.level:.0%} interval {low:.4f} to {high:.4f}{shown}"
     outcome: Outcome = "pass" if low >= limit else "fail" if high < limit else "inconclusive"
     if outcome == "inconclusive":
         why += "; the interval holds the limit, more samples are needed"
-    return Verdict(name, limit, figures.value, "share", outcome, why)
+    return Verdict(name, limit, figures.value, unit, outcome, why)
 
 
 def _judge_time(value: float | None, limit: float, figures: LatencyFigures, name: str) -> tuple[Outcome, str]:

@@ -18,6 +18,7 @@ import numpy as np
 from edgecv import families
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import Diagnosis, Ladder, Outcome, Rung
+from edgecv.core.kinds import metric_unit
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ArtifactError
@@ -40,6 +41,8 @@ QUANTISATION_MIN_AGREEMENT = 0.85
 what that costs is the accuracy gate's to judge on the whole evaluation set."""
 MAX_METRIC_DROP = 0.10
 """On the few samples of the ladder; a broken rung loses far more."""
+MAX_METRIC_DROP_DB = 3.0
+"""The same for a metric in dB: twice the squared error."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Judge:
         guilty = ""
         if decibel < min_db or (agreement < min_agreement and after < before):
             guilty = blame
-        elif before - after > MAX_METRIC_DROP:
+        elif before - after > (MAX_METRIC_DROP if metric_unit(self._metric) == "share" else MAX_METRIC_DROP_DB):
             guilty = "metric"
         return Rung(
             name=other.name,

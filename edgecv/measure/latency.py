@@ -170,18 +170,24 @@ class _Loop:
         subject, clock = self._subject, self.timer.clock
         image = self._images[self._next]
         self._next = (self._next + 1) % len(self._images)
+        picture = (image.shape[0], image.shape[1])
+        model_s = copies_s = 0.0
         started_s = clock()
-        fitted = subject.preprocessor.fit(image)
-        fitted_s = clock()
-        subject.preprocessor.fill(fitted, self._buffer)
-        filled_s = clock()
-        stored = subject.engine.run([self._buffer])
-        ran_s = clock()
-        outputs = subject.dequantize(stored)
-        copied_s = clock()
-        subject.decode(outputs, picture=(image.shape[0], image.shape[1]))
+        answers = subject.collector(picture)
+        for piece in subject.pieces(image):
+            fitted = subject.preprocessor.fit(piece)
+            fitted_s = clock()
+            subject.preprocessor.fill(fitted, self._buffer)
+            filled_s = clock()
+            stored = subject.engine.run([self._buffer])
+            ran_s = clock()
+            outputs = subject.dequantize(stored)
+            copied_s = clock()
+            answers.add(outputs)
+            model_s, copies_s = model_s + ran_s - filled_s, copies_s + copied_s - fitted_s
+        subject.decode(answers.outputs(), picture=picture)
         ended_s = clock()
-        return ran_s - filled_s, copied_s - fitted_s, ended_s - started_s, ended_s
+        return model_s, copies_s, ended_s - started_s, ended_s
 
     def look(self) -> None:
         """Look at the machine, at most once a second and never inside a timed run."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ModelError
 from edgecv.vision.image import Image, input_problems
 from edgecv.vision.preprocessor import Preprocessor
+from edgecv.vision.tiles import Joiner, Tiling, cut, grid
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Subject:
     ``input`` and ``outputs`` are the tensors as the manifest describes them (an engine may not know its
     layouts); ``file_sha256`` is the hash of the very file that ``engine`` was loaded from. The ``preprocessor``
     keeps scratch pictures, so that one thread at a time may use it.
+
+    ``tiling`` is set where a picture goes through the network in pieces (`pieces`), whose answers a `Collector` joins.
     """
 
     engine: Engine
@@ -34,9 +38,14 @@ class Subject:
     file_sha256: str = ""
     threads: int = 0
     preprocessor: Preprocessor = field(init=False, repr=False, compare=False)
+    tiling: Tiling | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "preprocessor", Preprocessor(self.contract, self.input))
+        tiling = families.tiling(self.spec, self.contract)
+        # A tile has the network's size already; a contract that crops would still scale it.
+        contract = self.contract if tiling is None else replace(self.contract, resize="stretch")
+        object.__setattr__(self, "tiling", tiling)
+        object.__setattr__(self, "preprocessor", Preprocessor(contract, self.input))
 
     @property
     def family(self) -> Family:
@@ -48,14 +57,42 @@ class Subject:
         return np.zeros(self.input.shape, dtype=self.input.dtype)
 
     def run(self, image: Image, buffer: Array) -> list[FloatArray]:
-        """One inference of a picture through ``buffer`` (of `input_buffer`): its outputs as float32, batch axis kept.
+        """A picture through ``buffer`` (of `input_buffer`) and the engine: its outputs as float32, batch axis kept.
 
         Raises:
             DataError: the picture cannot be used.
             EdgecvError: the engine failed.
         """
-        self.preprocessor.into(image, buffer)
-        return self.dequantize(self.engine.run([buffer]))
+        answers = self.collector((image.shape[0], image.shape[1]))
+        for piece in self.pieces(image):
+            self.preprocessor.into(piece, buffer)
+            answers.add(self.dequantize(self.engine.run([buffer])))
+        return answers.outputs()
+
+    def pieces(self, image: Image) -> list[Image]:
+        """What goes through the network for a picture, one inference each: the picture itself, or its tiles.
+
+        Raises:
+            DataError: the picture has to be cut and is none.
+        """
+        return [image] if self.tiling is None else cut(image, grid((image.shape[0], image.shape[1]), self.tiling))
+
+    def fill(self, image: Image, buffers: list[Array]) -> list[Array]:
+        """Write a picture's network inputs into ``buffers``, which grow as needed; those that were written.
+
+        Raises:
+            DataError: the picture cannot be used.
+        """
+        pieces = self.pieces(image)
+        while len(buffers) < len(pieces):
+            buffers.append(self.input_buffer())
+        for piece, buffer in zip(pieces, buffers, strict=False):
+            self.preprocessor.into(piece, buffer)
+        return buffers[: len(pieces)]
+
+    def collector(self, picture: tuple[int, int]) -> "Collector":
+        """What takes the answers to the `pieces` of a picture of (height, width)."""
+        return Collector(self.tiling, picture)
 
     def dequantize(self, stored: list[Array]) -> list[FloatArray]:
         """What the engine gave, as real values."""
@@ -64,6 +101,36 @@ class Subject:
     def decode(self, outputs: list[FloatArray], *, picture: tuple[int, int] | None = None) -> Any:
         """Outputs of one picture of (height, width) ``picture`` -> the family's result, in that picture's pixels."""
         return self.family.decode(outputs, self.spec, self.contract, picture=picture)
+
+
+class Collector:
+    """Takes the real outputs of each piece of a picture, in order, and gives those of the whole picture."""
+
+    def __init__(self, tiling: Tiling | None, picture: tuple[int, int]) -> None:
+        self._plan = None if tiling is None or picture == tiling.size else grid(picture, tiling)
+        self._joiners: list[Joiner] = []
+        self._outputs: list[FloatArray] = []
+
+    def add(self, outputs: Sequence[FloatArray]) -> None:
+        """The outputs of the next piece.
+
+        Raises:
+            ModelError: they are not as large as the tiling says.
+        """
+        if self._plan is None:
+            self._outputs = list(outputs)
+            return
+        self._joiners = self._joiners or [Joiner(self._plan) for _ in outputs]
+        for joiner, output in zip(self._joiners, outputs, strict=True):
+            joiner.add(output)
+
+    def outputs(self) -> list[FloatArray]:
+        """The outputs of the whole picture.
+
+        Raises:
+            ModelError: pieces are missing.
+        """
+        return [joiner.whole() for joiner in self._joiners] if self._joiners else self._outputs
 
 
 def subject(
@@ -82,7 +149,7 @@ def subject(
         ModelError: the engine's tensors do not fit the contract or the family; every problem is listed.
     """
     takes, gives = inputs or engine.inputs, outputs or engine.outputs
-    found = input_problems(contract, takes) + families.get(spec.kind).problems(spec, gives)
+    found = input_problems(contract, takes) + families.problems(spec, contract, gives)
     if found:
         raise ModelError("\n".join(found))
     return Subject(engine, spec, contract, takes[0], gives, file_sha256, threads)

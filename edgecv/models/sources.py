@@ -62,6 +62,8 @@ def _torchvision(name: str, spec: ModelSpec, num_classes: int | None, base: Path
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}" + _near(name, models.list_models()))
     options: dict[str, Any] = {"weights": None, **_classes("num_classes", num_classes, spec), **spec.options}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options.setdefault("weights_backbone", None)  # else torchvision fetches them
     for key in ("weights", "weights_backbone"):
         if options.get(key) is not None:
             raise ModelError(f"model.options.{key} is {options[key]!r}; give trained weights under model.weights")

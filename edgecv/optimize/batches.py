@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from edgecv.core.contract import InputContract
-from edgecv.core.protocols import Batches, Reader
-from edgecv.core.tensor import FloatArray
+from edgecv.core.protocols import Batches, MapTruth, PointTruth, Reader
+from edgecv.core.tensor import Array, FloatArray
 from edgecv.errors import DataError
 
 __all__ = ["Augment", "EpochBatches", "make_batches", "split_indices"]
@@ -35,9 +35,18 @@ class _Cache:
     items: dict[int, tuple[FloatArray, Any]] = field(default_factory=dict)
 
     def keep(self, index: int, item: tuple[FloatArray, Any]) -> None:
-        if index not in self.items and self.used_bytes + item[0].nbytes <= self.limit_bytes:
+        size = item[0].nbytes + (item[1].values.nbytes if isinstance(item[1], _Map) else 0)
+        if index not in self.items and self.used_bytes + size <= self.limit_bytes:
             self.items[index] = item
-            self.used_bytes += item[0].nbytes
+            self.used_bytes += size
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A `MapTruth` over the network's input, `(H, W)`."""
+
+    values: Array
+    fill: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,9 @@ class EpochBatches:
     """Passes over a data set; calling it with an epoch's number (0, 1, ...) starts that pass.
 
     The same epoch always gives the same batches. Each batch is `(N, C, H, W)` float32 and its
-    truths: an int64 array `(N,)` where the truths are integers, otherwise a list.
+    truths: an int64 array `(N,)` where the truths are integers, an array `(N, H, W)` of maps over the network's
+    input where they are a `MapTruth`, otherwise a list, of points in the network's input where they are a `PointTruth`.
+    Both go through crops and flips with their pictures.
     """
 
     reader: Reader
@@ -115,12 +126,18 @@ class EpochBatches:
             from edgecv.vision.image import preprocess
 
             sample = self.reader[index]
-            item = (preprocess(sample.image, self.contract, layout="NCHW"), sample.truth)
+            item = (preprocess(sample.image, self.contract, layout="NCHW"), _as_map(sample.truth, self.contract))
             self.cache.keep(index, item)
         if self.augment == "none":
             return item
         random = np.random.default_rng((self.shuffle_seed or 0, epoch, index))
-        return _augmented(item[0], flip=self.augment == "crop-flip", random=random), item[1]
+        move = _drawn_move(item[0].shape[1:], flip=self.augment == "crop-flip", random=random)
+        truth = item[1]
+        if isinstance(truth, _Map):
+            truth = replace(truth, values=_moved(truth.values, move, fill=truth.fill))
+        elif isinstance(truth, PointTruth):
+            truth = truth.moved(down=move.down, right=move.right, mirrored=move.mirrored)
+        return _moved(item[0], move, fill=0.0), truth
 
 
 def make_batches(
@@ -186,16 +203,40 @@ def _stack(items: list[tuple[FloatArray, Any]]) -> tuple[FloatArray, Any]:
     truths = [item[1] for item in items]
     if all(isinstance(truth, (int, np.integer)) for truth in truths):
         return inputs, np.asarray(truths, dtype=np.int64)
+    if all(isinstance(truth, _Map) for truth in truths):
+        return inputs, np.stack([truth.values for truth in truths])
     return inputs, truths
 
 
-def _augmented(array: FloatArray, *, flip: bool, random: np.random.Generator) -> FloatArray:
-    """A random crop of ``array`` `(C, H, W)` padded with 0 (the mean colour), mirrored half of the time."""
-    _, height, width = array.shape
-    pad_y, pad_x = max(1, height // _PAD_SHARE), max(1, width // _PAD_SHARE)
-    padded = np.pad(array, ((0, 0), (pad_y, pad_y), (pad_x, pad_x)))
-    top, left = int(random.integers(2 * pad_y + 1)), int(random.integers(2 * pad_x + 1))
-    crop = padded[:, top : top + height, left : left + width]
-    if flip and random.random() < 0.5:
-        crop = crop[:, :, ::-1]
-    return np.ascontiguousarray(crop)
+def _as_map(truth: Any, contract: InputContract) -> Any:
+    if isinstance(truth, MapTruth):
+        return _Map(truth.to_network(contract), truth.fill)
+    return truth.to_network(contract) if isinstance(truth, PointTruth) else truth
+
+
+@dataclass(frozen=True)
+class _Move:
+    """How a picture is moved: by so many pixels down and right (negative: up and left), then mirrored or not."""
+
+    down: int
+    right: int
+    mirrored: bool
+
+
+def _drawn_move(size: tuple[int, ...], *, flip: bool, random: np.random.Generator) -> _Move:
+    """A random move by up to 1/8 of ``size`` (height, width), mirrored half of the time."""
+    pad_y, pad_x = (max(1, length // _PAD_SHARE) for length in size)
+    down, right = pad_y - int(random.integers(2 * pad_y + 1)), pad_x - int(random.integers(2 * pad_x + 1))
+    return _Move(down, right, bool(flip and random.random() < 0.5))
+
+
+def _moved(array: Array, move: _Move, *, fill: float) -> Array:
+    """``array`` `(..., H, W)` moved as ``move`` says; ``fill`` comes in at the edges (0 is the mean colour)."""
+    height, width = array.shape[-2:]
+    out = np.full(array.shape, fill, dtype=array.dtype)
+    rows = slice(max(0, move.down), height + min(0, move.down))
+    columns = slice(max(0, move.right), width + min(0, move.right))
+    from_rows = slice(max(0, -move.down), height + min(0, -move.down))
+    from_columns = slice(max(0, -move.right), width + min(0, -move.right))
+    out[..., rows, columns] = array[..., from_rows, from_columns]
+    return np.ascontiguousarray(out[..., ::-1]) if move.mirrored else out

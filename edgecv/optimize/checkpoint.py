@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgecv.optimize.ema import WeightAverage
+
 __all__ = ["EpochFigures", "TrainState", "read_checkpoint", "write_checkpoint"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class TrainState:
 
 
 def write_checkpoint(
-    path: Path, state: TrainState, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str
+    path: Path,
+    state: TrainState,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: str,
+    average: WeightAverage | None = None,
 ) -> None:
     """Write everything that is needed to go on after ``state.epochs_done`` epochs; a reader never sees half a file."""
     content = {
@@ -64,6 +71,7 @@ def write_checkpoint(
         "history": [astuple(figures) for figures in state.history],
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": None if average is None else average.state(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -72,12 +80,17 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: Path | None, *, module: nn.Module, optimizer: torch.optim.Optimizer, identity: str
+    path: Path | None,
+    *,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: str,
+    average: WeightAverage | None = None,
 ) -> TrainState:
-    """Put the checkpoint's weights into ``module`` and ``optimizer`` and give its state.
+    """Put the checkpoint's weights into ``module``, ``optimizer`` and ``average`` and give its state.
 
     Where there is none, or it is damaged or of another plan (``identity`` differs), training starts
-    anew and both stay as they are: a checkpoint only saves time.
+    anew and all stay as they are: a checkpoint only saves time.
     """
     if path is None or not path.is_file():
         return TrainState()
@@ -88,6 +101,8 @@ def read_checkpoint(
             return TrainState()
         history = tuple(EpochFigures(*row) for row in content["history"])
         module.load_state_dict(content["module"])
+        if average is not None:
+            average.load(content["average"])
         optimizer.load_state_dict(content["optimizer"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
         module.load_state_dict(before)

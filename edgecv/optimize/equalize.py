@@ -24,7 +24,7 @@ from edgecv.optimize.graph import (
     shape_of,
 )
 
-__all__ = ["equalize"]
+__all__ = ["Group", "equalize", "groups_of_channels", "scale_input", "scale_output"]
 
 aten = torch.ops.aten
 
@@ -51,11 +51,12 @@ FLATTEN = {aten.flatten.using_ints, aten.reshape.default, aten.view.default, ate
 
 
 @dataclass
-class _Group:
-    """Tensors whose channels must be scaled alike: who makes them, who reads them, and what forbids it."""
+class Group:
+    """Tensors whose channels must be scaled alike: who makes them, who reads and sums them, and what forbids it."""
 
     makers: list[Node] = field(default_factory=list)
     readers: list[Node] = field(default_factory=list)
+    sums: list[Node] = field(default_factory=list)
     blocked: bool = False
 
 
@@ -65,7 +66,7 @@ def equalize(graph: GraphModule) -> int:
     The scale of a channel is `sqrt(largest weight that makes it / largest weight that reads it)`, round after
     round until nothing changes: Nagel et al., arXiv:1906.04721, section 4.1, here also across residual sums.
     """
-    groups = [group for group in _groups(graph) if not group.blocked and group.makers and group.readers]
+    groups = [group for group in groups_of_channels(graph) if not group.blocked and group.makers and group.readers]
     for _ in range(ROUNDS):
         changes = [_even_out(graph, group) for group in groups]
         if not changes or max(changes) < SETTLED:
@@ -74,7 +75,7 @@ def equalize(graph: GraphModule) -> int:
     return len(groups)
 
 
-def _groups(graph: GraphModule) -> list[_Group]:
+def groups_of_channels(graph: GraphModule) -> list[Group]:
     """The sets of tensors that share their channels, found along the graph."""
     parent: dict[Node, Node] = {}
     blocked: set[Node] = set()
@@ -89,13 +90,15 @@ def _groups(graph: GraphModule) -> list[_Group]:
                 parent[_root(parent, source)] = _root(parent, node)
         else:
             blocked.update((node, *sources))
-    found: dict[Node, _Group] = {}
+    found: dict[Node, Group] = {}
     for node in nodes:
-        group = found.setdefault(_root(parent, node), _Group())
+        group = found.setdefault(_root(parent, node), Group())
         group.blocked |= node in blocked
         if node.op == "call_function" and _is_layer(node):
             group.makers.append(node)
-            found.setdefault(_root(parent, node.args[0]), _Group()).readers.append(node)
+            found.setdefault(_root(parent, node.args[0]), Group()).readers.append(node)
+        elif node.target is aten.add.Tensor:
+            group.sums.append(node)
     return list(found.values())
 
 
@@ -135,7 +138,7 @@ def _keeps_channels(node: Node) -> bool:
     return True
 
 
-def _even_out(graph: GraphModule, group: _Group) -> float:
+def _even_out(graph: GraphModule, group: Group) -> float:
     """One round on one group; returns the largest change of a scale, as |log2|."""
     made = torch.stack([_output_sizes(graph, node) for node in group.makers]).amax(dim=0)
     read = torch.stack([_input_sizes(graph, node) for node in group.readers]).amax(dim=0)
@@ -144,9 +147,9 @@ def _even_out(graph: GraphModule, group: _Group) -> float:
     scales = torch.where((made > 0) & (read > 0), (made / read).sqrt(), torch.ones_like(made))
     scales = scales.clamp(1 / LARGEST, LARGEST)
     for node in group.makers:
-        _scale_output(graph, node, 1 / scales)
+        scale_output(graph, node, 1 / scales)
     for node in group.readers:
-        _scale_input(graph, node, scales)
+        scale_input(graph, node, scales)
     return float(scales.log2().abs().max())
 
 
@@ -171,7 +174,8 @@ def _input_sizes(graph: GraphModule, node: Node) -> Tensor:
     return parts.amax(dim=(1, 3)).reshape(-1)
 
 
-def _scale_output(graph: GraphModule, node: Node, factors: Tensor) -> None:
+def scale_output(graph: GraphModule, node: Node, factors: Tensor) -> None:
+    """Multiply every output channel of the layer ``node`` by its factor, `(C,)` float64, bias and all."""
     weight = _weight(graph, node)
     shape = [1] * weight.ndim
     shape[_output_axis(node)] = -1
@@ -181,7 +185,8 @@ def _scale_output(graph: GraphModule, node: Node, factors: Tensor) -> None:
         replace_argument(graph, node, 2, (get_constant(graph, bias).double() * factors).float())
 
 
-def _scale_input(graph: GraphModule, node: Node, factors: Tensor) -> None:
+def scale_input(graph: GraphModule, node: Node, factors: Tensor) -> None:
+    """Multiply what the layer ``node`` makes of each input channel by the channel's factor, `(C,)` float64."""
     weight, groups = _weight(graph, node), 1 if node.target is LINEAR else groups_of(node)
     if node.target in TRANSPOSED:
         scaled = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,22 +24,43 @@ from edgecv.optimize.graph import (
     shape_of,
 )
 
-__all__ = ["fold_batch_norms", "spell_batch_norms", "spell_global_pools"]
+__all__ = ["FOLDED", "FoldedNorm", "fold_batch_norms", "spell_batch_norms", "spell_global_pools"]
 
 aten = torch.ops.aten
 
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+FOLDED = "folded_norms"
+"""Key of a graph's ``meta`` with the `FoldedNorm` of each layer that took one in, by the layer's name."""
+
+
+@dataclass(frozen=True)
+class FoldedNorm:
+    """What a batch norm knew of the layer it went into, as if that layer had had its folded weight and no bias.
+
+    ``mean``, ``variance`` and ``epsilon`` `(C,)` are of the layer's result; ``momentum`` (0..1) is the share of
+    a new batch in the running statistics. With them the norm can be brought back for training.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    epsilon: Tensor
+    momentum: float
 
 
 def fold_batch_norms(graph: GraphModule) -> int:
-    """Put every batch norm in evaluation mode into the convolution or linear before it; returns how many."""
+    """Put every batch norm in evaluation mode into the convolution or linear before it; returns how many.
+
+    The graph's ``meta`` keeps under `FOLDED` what they knew.
+    """
     folded = 0
+    records: dict[str, FoldedNorm] = graph.meta.setdefault(FOLDED, {})
     for node in list(graph.graph.nodes):
         if node.target is not BATCH_NORM or not _only_first_result_used(node):
             continue
         producer = node.args[0]
         if not isinstance(producer, Node) or len(producer.users) != 1 or not _can_fold_into(producer):
             continue
+        records[producer.name] = _record(graph, producer, node)
         _fold(graph, producer, node)
         for user in list(node.users):
             user.replace_all_uses_with(producer)
@@ -112,6 +134,23 @@ def _gain_and_offset(graph: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
     if isinstance(beta, Node):
         offset = offset + get_constant(graph, beta)
     return gain.float(), offset.float()
+
+
+def _record(graph: GraphModule, producer: Node, norm: Node) -> FoldedNorm:
+    _, gamma, _, mean, variance, momentum, epsilon = norm.args
+    center, spread = get_constant(graph, mean).double(), get_constant(graph, variance).double()  # type: ignore[arg-type]
+    factor = torch.rsqrt(spread + float(epsilon))  # type: ignore[arg-type]
+    if isinstance(gamma, Node):
+        factor = factor * get_constant(graph, gamma)
+    if len(producer.args) > 2 and isinstance(producer.args[2], Node):
+        center = center - get_constant(graph, producer.args[2])
+    square = factor.square()
+    return FoldedNorm(
+        mean=(center * factor).detach().float(),
+        variance=(spread * square).detach().float(),
+        epsilon=(float(epsilon) * square).detach().float(),  # type: ignore[arg-type]
+        momentum=float(momentum),  # type: ignore[arg-type]
+    )
 
 
 def _only_first_result_used(node: Node) -> bool:

@@ -90,7 +90,7 @@ class LatencyTable:
     points: int
     _known: dict[tuple[int, int, int], float] = field(default_factory=dict, repr=False, compare=False)
 
-    def layer_ms(self, index: int, shares: Mapping[Key, float]) -> float:
+    def layer_cost(self, index: int, shares: Mapping[Key, float]) -> float:
         """Milliseconds of layer ``index`` where these shares (0..1) of the groups' channels are gone."""
         shape = self.layers[index].narrowed(shares)
         key = (index, shape.inputs, shape.outputs)
@@ -98,9 +98,9 @@ class LatencyTable:
             self._known[key] = self.grids[index].at(shape.inputs, shape.outputs)
         return self._known[key]
 
-    def total_ms(self, shares: Mapping[Key, float]) -> float:
+    def total_cost(self, shares: Mapping[Key, float]) -> float:
         """Milliseconds of all these layers together; the rest of the network is not in it."""
-        return sum(self.layer_ms(index, shares) for index in range(len(self.layers)))
+        return sum(self.layer_cost(index, shares) for index in range(len(self.layers)))
 
 
 def make_table(layers: Sequence[NetLayer], widths: Widths, *, meter: Meter, cache: Path | None = None) -> LatencyTable:

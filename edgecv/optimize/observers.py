@@ -21,7 +21,7 @@ from edgecv.optimize.histogram import Histogram, Range, Search, best_range, join
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.switches import Originals, make_board
 
-__all__ = ["correct_biases", "fit_weight_scales", "search_ranges"]
+__all__ = ["correct_biases", "fit_weight_scales", "scale_and_zero", "search_ranges", "set_scales"]
 
 SMALLEST_SCALE = 2.0**-40
 """Of a tensor that is always 0."""
@@ -74,7 +74,7 @@ def search_ranges(
     for group in groups.values():
         chosen = best_range(joined(list(group.histograms.values())), search, symmetric=symmetric)
         found |= dict.fromkeys(group.histograms, chosen)
-    _set_scales(graph, found, symmetric=symmetric)
+    set_scales(graph, found, symmetric=symmetric)
     return found
 
 
@@ -156,19 +156,26 @@ def _count(histogram: Histogram, values: Tensor) -> None:
     histogram.update(values.detach().float().contiguous().numpy())
 
 
-def _set_scales(graph: GraphModule, ranges: Mapping[str, Range], *, symmetric: bool) -> None:
+def scale_and_zero(found: Range, low: int, high: int, *, symmetric: bool) -> tuple[float, int]:
+    """Scale and zero point that put the range ``found`` on the integers ``low..high``.
+
+    The scale is a float32, which is what every engine's file holds.
+    """
+    if symmetric:
+        scale, zero = found.high / high, 0
+    else:
+        scale = (found.high - found.low) / (high - low)
+        zero = round(low - found.low / scale) if scale > 0 else 0
+    return float(np.float32(max(scale, SMALLEST_SCALE))), min(max(zero, low), high)
+
+
+def set_scales(graph: GraphModule, ranges: Mapping[str, Range], *, symmetric: bool) -> None:
+    """Write ``ranges``, by the name of the node that makes the tensor, into the Q/DQ nodes of ``graph``."""
     for node in graph.graph.nodes:
         if node.target is not QUANTIZE[0] or node.args[0].name not in ranges:
             continue
-        found = ranges[node.args[0].name]
         low, high = int(node.args[3]), int(node.args[4])
-        if symmetric:
-            scale, zero = found.high / high, 0
-        else:
-            scale = (found.high - found.low) / (high - low)
-            zero = round(low - found.low / scale) if scale > 0 else 0
-        # As float32, which is what every engine's file holds.
-        scale = float(np.float32(max(scale, SMALLEST_SCALE)))
+        scale, zero = scale_and_zero(ranges[node.args[0].name], low, high, symmetric=symmetric)
         for item in (node, *[user for user in node.users if user.target is DEQUANTIZE[0]]):
-            item.args = (item.args[0], scale, min(max(zero, low), high), *item.args[3:])
+            item.args = (item.args[0], scale, zero, *item.args[3:])
     graph.recompile()

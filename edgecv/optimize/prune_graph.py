@@ -26,11 +26,14 @@ __all__ = [
     "cut_channels",
     "dependency_graph",
     "find_regions",
+    "group_of",
     "groups_of",
     "is_sound",
     "region_inputs",
     "shapes",
     "sound_groups",
+    "tensors_of",
+    "zero_channels",
 ]
 
 ATTENTION_LAYERS = frozenset(
@@ -194,7 +197,7 @@ def is_sound(module: nn.Module, regions: Sequence[Region], cuts: Sequence[Cut], 
         _without_normalisation(trial)
         graphs = {region.name: dependency_graph(trial.get_submodule(region.name), region.example) for region in regions}
         with torch.no_grad():
-            _zero(trial, graphs, cuts)
+            zero_channels(trial, graphs, cuts)
             zeroed = [_flat(trial(item)) for item in inputs]
             _apply(trial, graphs, cuts)
             cut = [_flat(trial(item)) for item in inputs]
@@ -225,20 +228,21 @@ def _apply(module: nn.Module, graphs: Mapping[str, Any], cuts: Sequence[Cut]) ->
         for name, graph in graphs.items():
             for cut in cuts:
                 if cut.region == name:
-                    _group(graph, module, cut).prune(record_history=False)
+                    group_of(graph, module, cut).prune(record_history=False)
 
 
-def _group(graph: Any, module: nn.Module, cut: Cut) -> Any:
+def group_of(graph: Any, module: nn.Module, cut: Cut) -> Any:
+    """torch-pruning's own group of exactly the channels of ``cut``."""
     layer = module.get_submodule(cut.region).get_submodule(cut.layer)
     return graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, list(cut.indices))
 
 
-def _zero(module: nn.Module, graphs: Mapping[str, Any], cuts: Sequence[Cut]) -> None:
+def zero_channels(module: nn.Module, graphs: Mapping[str, Any], cuts: Sequence[Cut]) -> None:
     """Set everything that makes the channels of ``cuts`` to zero; what reads them stays."""
     for cut in cuts:
         graph = graphs[cut.region]
         with _quiet():
-            items = list(_group(graph, module, cut))
+            items = list(group_of(graph, module, cut))
         for dependency, indices in items:
             if not graph.is_out_channel_pruning_fn(dependency.handler):
                 continue
@@ -246,7 +250,7 @@ def _zero(module: nn.Module, graphs: Mapping[str, Any], cuts: Sequence[Cut]) -> 
             if isinstance(layer, nn.Parameter):
                 layer.index_fill_(dependency.target.pruning_dim, index, 0.0)
                 continue
-            axis = 1 if getattr(layer, "transposed", False) else 0
+            axis = 1 if getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding) else 0
             for name in ("weight", "bias", "running_mean"):
                 values = getattr(layer, name, None)
                 if isinstance(values, torch.Tensor) and not isinstance(layer, nn.PReLU):
@@ -367,15 +371,18 @@ def _trial_indices(group: Prunable) -> tuple[int, ...]:
     return tuple(sorted(index for unit in group.units[1::4] for index in unit))
 
 
+def tensors_of(outputs: Any) -> tuple[torch.Tensor, ...]:
+    """A module's ``outputs``, a tensor or a sequence of tensors, as a tuple."""
+    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
 def shapes(outputs: Any) -> list[tuple[int, ...]]:
     """Shapes of a module's ``outputs``, a tensor or a sequence of tensors."""
-    items = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-    return [tuple(item.shape) for item in items]
+    return [tuple(item.shape) for item in tensors_of(outputs)]
 
 
 def _flat(outputs: Any) -> torch.Tensor:
-    items = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
-    return torch.cat([item.reshape(-1) for item in items])
+    return torch.cat([item.reshape(-1) for item in tensors_of(outputs)])
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgecv.core.progress import Progress
-from edgecv.optimize.latency_table import LatencyTable, Meter
-from edgecv.optimize.prune_layers import Key
+from edgecv.optimize.latency_table import Meter
+from edgecv.optimize.prune_layers import Costs, Key
 from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts
 
 __all__ = ["LatencyGoal", "LatencyOutcome", "LatencyPlanner", "allowed_widths", "fitted_counts"]
@@ -77,22 +77,25 @@ def allowed_widths(scored: Sequence[Scored], limits: Limits) -> dict[Key, tuple[
 
 @dataclass(frozen=True)
 class LatencyPlanner:
-    """Plans the cuts of one round. ``rest_ms`` is the time of the network outside of the table's layers."""
+    """Plans the cuts of one round. ``rest_ms`` is the time of the network outside of the table's layers.
+
+    With a table of `edgecv.optimize.prune_layers.MacCosts` all milliseconds are multiply-accumulates.
+    """
 
     scored: Sequence[Scored]
     limits: Limits
-    table: LatencyTable
+    table: Costs
     rest_ms: float
 
     @staticmethod
-    def of(scored: Sequence[Scored], limits: Limits, table: LatencyTable, *, network_ms: float) -> LatencyPlanner:
+    def of(scored: Sequence[Scored], limits: Limits, table: Costs, *, network_ms: float) -> LatencyPlanner:
         """A planner for a network that takes ``network_ms`` as a whole."""
-        rest_ms = max(network_ms - table.total_ms({}), network_ms * _LEAST_REST)
+        rest_ms = max(network_ms - table.total_cost({}), network_ms * _LEAST_REST)
         return LatencyPlanner(scored, limits, table, rest_ms)
 
     def predicted_ms(self, counts: Counts) -> float:
         """The network's time where ``counts`` units of each group are gone."""
-        return self.rest_ms + self.table.total_ms(self._shares(counts))
+        return self.rest_ms + self.table.total_cost(self._shares(counts))
 
     def lost(self, counts: Counts) -> float:
         """Sum of the importance of the units that go."""
@@ -129,12 +132,12 @@ class LatencyPlanner:
             best: tuple[float, int, int, float] | None = None
             shares = self._shares(tuple(counts))
             for index, item in enumerate(self.scored):
-                now_ms = sum(self.table.layer_ms(place, shares) for place in touched[index])
+                now_ms = sum(self.table.layer_cost(place, shares) for place in touched[index])
                 for option in options[index]:
                     if option <= counts[index]:
                         continue
                     trial = {**shares, item.key: _channels(item, option) / item.group.channels}
-                    saved_ms = now_ms - sum(self.table.layer_ms(place, trial) for place in touched[index])
+                    saved_ms = now_ms - sum(self.table.layer_cost(place, trial) for place in touched[index])
                     if saved_ms < _LEAST_GAIN_MS:
                         continue
                     # What saves more than is needed is worth no more than what is needed.

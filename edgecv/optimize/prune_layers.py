@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
 from edgecv.optimize.prune_graph import Prunable
 
-__all__ = ["Key", "LayerShape", "NetLayer", "narrowable_layers"]
+__all__ = ["Costs", "Key", "LayerShape", "MacCosts", "NetLayer", "narrowable_layers"]
 
 Key = tuple[str, str]
 """Region and layer that name a group of channels."""
@@ -56,6 +57,22 @@ class LayerShape:
         groups = self.groups or self.inputs
         return self.inputs > 0 and self.outputs > 0 and self.inputs % groups == 0 and self.outputs % groups == 0
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        if self.kind == "linear":
+            return self.inputs * self.outputs * self.size[0]
+        if self.kind == "deconv":
+            places = self.size[0] * self.size[1]
+        else:
+            places = math.prod(
+                (side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+                for side, pad, dilation, kernel, stride in zip(
+                    self.size, self.padding, self.dilation, self.kernel, self.stride, strict=True
+                )
+            )
+        return places * self.outputs * (self.inputs // (self.groups or self.inputs)) * math.prod(self.kernel)
+
 
 @dataclass(frozen=True)
 class NetLayer:
@@ -82,6 +99,38 @@ class NetLayer:
         if self.shape.groups == 0:
             outputs = inputs = min(inputs, outputs)
         return replace(self.shape, inputs=max(inputs, 1), outputs=max(outputs, 1))
+
+
+class Costs(Protocol):
+    """What each layer of a network costs, in milliseconds or in multiply-accumulates."""
+
+    @property
+    def layers(self) -> tuple[NetLayer, ...]:
+        """The layers that can be narrowed."""
+        ...
+
+    def layer_cost(self, index: int, shares: Mapping[Key, float]) -> float:
+        """Cost of layer ``index`` where these shares (0..1) of the groups' channels are gone."""
+        ...
+
+    def total_cost(self, shares: Mapping[Key, float]) -> float:
+        """Cost of all these layers together; the rest of the network is not in it."""
+        ...
+
+
+@dataclass(frozen=True)
+class MacCosts:
+    """`Costs` in multiply-accumulates."""
+
+    layers: tuple[NetLayer, ...]
+
+    def layer_cost(self, index: int, shares: Mapping[Key, float]) -> float:
+        """Multiply-accumulates of layer ``index``."""
+        return float(self.layers[index].narrowed(shares).macs)
+
+    def total_cost(self, shares: Mapping[Key, float]) -> float:
+        """Multiply-accumulates of all these layers."""
+        return sum(self.layer_cost(index, shares) for index in range(len(self.layers)))
 
 
 def narrowable_layers(

@@ -13,17 +13,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from edgecv.core.protocols import Batches
+from edgecv.optimize.readers import flat_weights, is_plain, matrix_rows, output_rows
 
 __all__ = ["repair_readers"]
 
 _RIDGE = 1e-3
 """Pull towards the present weights, relative to the mean power of the inputs."""
 _MOST_COLUMNS = 4096
-_POSITIONS = 64
-"""Places of a picture that are looked at, drawn at random, the same in both networks."""
 _MOST_BATCHES = 16
 
 
@@ -51,7 +49,7 @@ def _narrowed(original: nn.Module, pruned: nn.Module) -> list[str]:
             fewer = layer.in_features < before.in_features and layer.out_features == before.out_features
         elif isinstance(layer, nn.Conv2d):
             # A layer with fewer outputs too has nothing left to be compared with.
-            plain = layer.groups == 1 == before.groups and layer.padding_mode == "zeros" and _numbers(layer.padding)
+            plain = is_plain(layer) and is_plain(before)
             fewer = plain and layer.in_channels < before.in_channels and layer.out_channels == before.out_channels
         else:
             continue
@@ -59,10 +57,6 @@ def _narrowed(original: nn.Module, pruned: nn.Module) -> list[str]:
         if fewer and columns <= _MOST_COLUMNS:
             found.append(name)
     return found
-
-
-def _numbers(padding: Any) -> bool:
-    return not isinstance(padding, str)
 
 
 def _in_order(module: nn.Module, names: Sequence[str], example: torch.Tensor) -> list[str]:
@@ -91,12 +85,11 @@ def _solve(
     generator = torch.Generator().manual_seed(0)
     for batch in inputs:
         wanted = _captured(modules[0], before, batch)[1]
-        rows, outputs = _rows(layer, _captured(modules[1], after, batch)[0], wanted, generator)
+        rows, picked = matrix_rows(layer, _captured(modules[1], after, batch)[0], generator)
+        outputs = output_rows(layer, wanted, picked)
         gram += rows.T @ rows
         target += rows.T @ outputs
-    present = layer.weight.detach().double().reshape(layer.weight.shape[0], -1)
-    if layer.bias is not None:
-        present = torch.cat([present, layer.bias.detach().double()[:, None]], dim=1)
+    present = flat_weights(layer)
     power = gram.diagonal().mean()
     if not torch.isfinite(gram).all() or power <= 0:
         return 0
@@ -132,22 +125,3 @@ def _captured(module: nn.Module, layer: nn.Module, batch: torch.Tensor) -> tuple
     finally:
         handle.remove()
     return found[0], found[1]
-
-
-def _rows(
-    layer: Any, values: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs `(rows, columns)` and wanted outputs `(rows, outputs)` of the layer as a matrix product."""
-    if isinstance(layer, nn.Linear):
-        rows, outputs = values.reshape(-1, values.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
-        picked = torch.randperm(rows.shape[0], generator=generator)[: max(_POSITIONS * values.shape[0], 1)]
-        rows, outputs = rows[picked], outputs[picked]
-    else:
-        patches = functional.unfold(values, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        picked = torch.randperm(patches.shape[-1], generator=generator)[:_POSITIONS]
-        rows = patches[:, :, picked].transpose(1, 2).reshape(-1, patches.shape[1])
-        outputs = wanted.flatten(2)[:, :, picked].transpose(1, 2).reshape(-1, wanted.shape[1])
-    rows, outputs = rows.double(), outputs.double()
-    if layer.bias is not None:
-        rows = torch.cat([rows, rows.new_ones(rows.shape[0], 1)], dim=1)
-    return rows, outputs

@@ -7,6 +7,7 @@ from edgecv.backends.common import quiet
 with quiet(None):
     from torchao.quantization.pt2e import (
         FakeQuantize,
+        FakeQuantizeBase,
         MinMaxObserver,
         MovingAverageMinMaxObserver,
         MovingAveragePerChannelMinMaxObserver,
@@ -26,6 +27,7 @@ with quiet(None):
 
 __all__ = [
     "FakeQuantize",
+    "FakeQuantizeBase",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from edgecv.optimize.capture import capture
 from edgecv.optimize.equalize import equalize
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import spell_batch_norms
+from edgecv.optimize.level import level_channels
 from edgecv.optimize.observers import correct_biases, fit_weight_scales, search_ranges
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
+from edgecv.optimize.range_rule import RangeChoice, choose_ranges
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.switches import Originals, float_biases, float_weights
 
@@ -50,6 +52,7 @@ class Prepared:
     plan: Plan
     originals: Originals
     learned: tuple[Reconstruction, ...] = ()
+    ranges: RangeChoice | None = None
 
 
 def quantize_ptq(
@@ -64,10 +67,12 @@ def quantize_ptq(
 ) -> QuantizedGraph:
     """Quantise ``module`` to int8 by the targets' rules, with scales from ``samples`` calibration pictures.
 
-    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. ``step.ranges``:
-    ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's choice for
-    convolutional networks); ``minmax`` the widest range seen; ``percentile``, ``mse`` and ``entropy`` search
-    on histograms (`edgecv.optimize.histogram`).
+    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. Channels that only depthwise
+    convolutions read are levelled first (`edgecv.optimize.level`). ``step.ranges``: ``auto`` tries the rules
+    and takes the one that keeps the network's outputs best (`edgecv.optimize.range_rule`); ``mean-minmax`` takes
+    the mean of the pictures' ranges, which cuts outliers (NNCF's choice for convolutional networks); ``minmax``
+    the widest range seen; ``percentile``, ``mse`` and ``entropy`` search on histograms
+    (`edgecv.optimize.histogram`).
     With ``step.bias_correction`` the shift that rounded weights cause is taken out of the biases (Nagel
     et al., arXiv:1906.04721); ``step.equalize`` evens out channels first (the same paper);
     ``step.smooth_quant`` moves outliers of activations into the weights first (Xiao et al., arXiv:2211.10438);
@@ -105,12 +110,12 @@ def prepare_ptq(
     report = progress or SilentProgress()
     graph = capture(module, example)
     spell_batch_norms(graph)
+    source = _Pictures(calibration, samples, tuple(example.shape[1:]))
     if step.equalize:
         equalize(graph)
+    levelled = level_channels(graph, source)
     guard_flat_ranges(graph)
-    biases = float_biases(graph)
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float)
-    source = _Pictures(calibration, samples, tuple(example.shape[1:]))
     count = sum(1 for _ in source)
     report.line(f"quantize: post-training, {step.scheme}, {count} calibration pictures")
     with quiet(log), torch.random.fork_rng(devices=[]):
@@ -127,15 +132,34 @@ def prepare_ptq(
             ) from error
         with torch.no_grad():
             fit_weight_scales(graph)
-        originals = Originals(biases, float_weights(graph))
+        # Only now: NNCF gives weights that it smooths new names.
+        originals = Originals(float_biases(graph), float_weights(graph))
         if step.ranges == "percentile" or step.ranges == "mse" or step.ranges == "entropy":
             search_ranges(graph, quantizer.plan, source, search=step.ranges, symmetric=step.scheme != "affine")
+        choice = None
+        if step.ranges == "mean-minmax" or step.ranges == "minmax":
+            symmetric = step.scheme != "affine"
+            choose_ranges(graph, quantizer.plan, source, count=count, symmetric=symmetric, rules=(step.ranges,))
+        if step.ranges == "auto":
+            choice = choose_ranges(graph, quantizer.plan, source, count=count, symmetric=step.scheme != "affine")
+            report.line(f"quantize: {choice.why}")
+        _tell(quantizer.plan, choice, levelled)
         learned: tuple[Reconstruction, ...] = ()
         if step.adaround:
             learned = adaround(graph, lambda: iter(source), layers=step.adaround, originals=originals)
         if step.bias_correction:
             correct_biases(graph, source, originals=originals)
-    return Prepared(graph, quantizer.plan, originals, learned)
+    return Prepared(graph, quantizer.plan, originals, learned, choice)
+
+
+def _tell(plan: Plan, choice: RangeChoice | None, levelled: Iterable[str]) -> None:
+    """Add to the reasons of the plan's tensors how their ranges came about."""
+    for name in levelled:
+        if name in plan.why:
+            plan.why[name] += "; channels levelled"
+    if choice is not None:
+        for name in plan.why:
+            plan.why[name] += f"; range by {choice.rule}"
 
 
 def _run_nncf(graph: Any, quantizer: EdgeQuantizer, source: _Pictures, count: int, step: Quantize) -> Any:
@@ -143,16 +167,15 @@ def _run_nncf(graph: Any, quantizer: EdgeQuantizer, source: _Pictures, count: in
     from nncf.experimental.torch.fx import quantize_pt2e
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    widest = RangeEstimatorParametersSet.MINMAX
     return quantize_pt2e(
         graph,
         quantizer,
         nncf.Dataset(source),
-        subset_size=count,
+        # All ranges are set later, from streams: for a mean NNCF keeps every picture's ranges, half a megabyte for a
+        # small network. SmoothQuant needs the pictures.
+        subset_size=count if step.smooth_quant else 1,
         fast_bias_correction=None,  # ours comes last, when scales and weights are final
         smooth_quant=step.smooth_quant,
-        activations_range_estimator_params=(
-            RangeEstimatorParametersSet.MEAN_MINMAX if step.ranges == "mean-minmax" else widest
-        ),
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
         fold_quantize=False,
     )

@@ -1,9 +1,8 @@
 """Quantisation-aware training: the graph trains with its rounding in place.
 
-Batch norms are folded into the layers before training. Fake quantisers then sit on a plain graph:
-nothing has to be matched and rewritten (torchao spends half a minute on that where there are batch
-norms), and what trains is exactly what is deployed. Fine-tuning from trained weights does not need
-the statistics to move.
+Batch norms are folded into the layers before fake quantisers are put in: nothing has to be matched and rewritten
+(torchao spends half a minute on that where there are batch norms), and what trains is what is deployed. Where
+their statistics shall move at first, they come back beside the layers (`edgecv.optimize.live_norm`).
 """
 
 from __future__ import annotations
@@ -21,8 +20,12 @@ from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.optimize.capture import capture
+from edgecv.optimize.distill import as_distill
+from edgecv.optimize.features import mark_features, unmark_features
 from edgecv.optimize.flat import guard_flat_ranges
-from edgecv.optimize.fold import spell_batch_norms
+from edgecv.optimize.fold import FOLDED, FoldedNorm, spell_batch_norms
+from edgecv.optimize.live_norm import fold_live_norms, restore_norms, set_live
+from edgecv.optimize.lsq import learn_steps
 from edgecv.optimize.pt2e import (
     convert_pt2e,
     disable_fake_quant,
@@ -34,13 +37,12 @@ from edgecv.optimize.pt2e import (
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.training import FitResult, Hooks
+from edgecv.optimize.zeros import hold_zeros
 
 __all__ = ["Fit", "quantize_qat"]
 
 Fit = Callable[[nn.Module, Hooks], FitResult]
 """Trains a module with the given hooks: `edgecv.optimize.training.fit` with all but these two filled in."""
-
-OBSERVED_SHARE = 2 / 3
 
 
 def quantize_qat(
@@ -56,10 +58,12 @@ def quantize_qat(
 ) -> tuple[QuantizedGraph, FitResult]:
     """Quantise ``module`` to int8 by the targets' rules and train it with the rounding in place.
 
-    ``example`` is `(1, C, H, W)` float32. The first ranges come from ``samples`` calibration pictures;
-    they follow the data during the first two thirds of ``step.epochs`` and are frozen for the rest, so
-    that the weights settle on the scales that are deployed. ``fit`` gets the graph (any batch size)
-    and hooks, and runs ``step.epochs`` epochs. ``module`` is not changed. Same seed, same result.
+    ``example`` is `(1, C, H, W)` float32. The first ranges come from ``samples`` calibration pictures. Observed
+    step sizes follow the data during the first ``step.freeze_ranges`` of the epochs and are frozen for the rest,
+    so that the weights settle on the scales that are deployed; learned ones (`edgecv.optimize.lsq`) train to the
+    end. Batch norms follow the batches during the first ``step.freeze_norms`` of the epochs. ``fit`` gets the
+    graph (any batch size) and hooks, and runs ``step.epochs`` epochs. Zeros of sparse weights stay. ``module`` is
+    not changed. Same seed, same result.
     Straight-through estimator: Bengio et al., arXiv:1308.3432; scheme: Jacob et al., arXiv:1712.05877.
 
     Raises:
@@ -70,30 +74,49 @@ def quantize_qat(
     report = progress or SilentProgress()
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, training=True)
     graph = capture(module, torch.cat([example, example]), dynamic_batch=True)
+    folded = graph.meta.pop(FOLDED, {})
     spell_batch_norms(graph)
     guard_flat_ranges(graph)
+    hold_zeros(graph)
     with quiet(log):
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
-    report.line(f"quantize: training, {step.scheme}, {step.epochs} epochs")
+    report.line(f"quantize: training, {step.scheme}, {step.step_sizes} step sizes, {step.epochs} epochs")
     _first_ranges(prepared, calibration, samples=samples, shape=tuple(example.shape[1:]))
-    frozen_from = max(1, round(step.epochs * OBSERVED_SHARE))
-
-    def on_epoch_start(trained: nn.Module, epoch: int) -> None:
-        trained.apply(enable_observer if epoch < frozen_from else disable_observer)
-
-    def set_mode(trained: nn.Module, training: bool) -> None:
-        # The graph has neither dropout nor batch norm: only the observers know the difference.
-        if not training:
-            trained.apply(disable_observer)
-
-    result = fit(prepared, Hooks(set_mode=set_mode, on_epoch_start=on_epoch_start))
+    result = fit(prepared, _prepare_training(prepared, step, folded))
     prepared.cpu()
+    unmark_features(prepared)
+    fold_live_norms(prepared)
     with quiet(log), torch.no_grad():
         try:
             converted = convert_pt2e(prepared, fold_quantize=False)
         except Exception as error:
             raise ToolchainError(f"torchao cannot convert the trained graph ({error})") from error
         return wrap_up(converted, plan=quantizer.plan, example=example, calibration=calibration), result
+
+
+def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm]) -> Hooks:
+    """Bring in what the step asks for beside fake quantisers; gives the hooks that keep its schedule."""
+    if step.step_sizes == "learned":
+        learn_steps(prepared)
+    features = as_distill(step.distill).features
+    if features:
+        mark_features(prepared, features)
+    live_epochs = round(step.epochs * step.freeze_norms)
+    if live_epochs:
+        restore_norms(prepared, folded)
+    frozen_from = max(1, live_epochs, round(step.epochs * step.freeze_ranges))
+
+    def on_epoch_start(trained: nn.Module, epoch: int) -> None:
+        trained.apply(enable_observer if epoch < frozen_from else disable_observer)
+        set_live(trained, epoch < live_epochs)
+
+    def set_mode(trained: nn.Module, training: bool) -> None:
+        # The graph has no dropout: only observers and batch norms know the difference.
+        if not training:
+            trained.apply(disable_observer)
+            set_live(trained, False)
+
+    return Hooks(set_mode=set_mode, on_epoch_start=on_epoch_start)
 
 
 def _prepared(graph: GraphModule, quantizer: EdgeQuantizer, *, name: str) -> GraphModule:

@@ -159,7 +159,7 @@ def repair(ladder: Workshop, step: Quantize) -> tuple[QuantizedGraph, Repair]:
                 ladder.progress.line(f"repair: {_words(rung)}")
             if acceptable(state.judged):
                 mended_by = name
-                state, rungs = _without_idle(ladder, state, rungs)
+                state, rungs = _without_idle(ladder, step, state, rungs)
                 break
         else:
             if step.repair == "full" and ladder.train is not None:
@@ -230,13 +230,15 @@ def _climb(
     )
 
 
-def _without_idle(ladder: Workshop, state: _State, rungs: list[RepairRung]) -> tuple[_State, list[RepairRung]]:
+def _without_idle(
+    ladder: Workshop, first: Quantize, state: _State, rungs: list[RepairRung]
+) -> tuple[_State, list[RepairRung]]:
     """Roll back the earlier rungs without which the limit is met as well."""
     shown = list(rungs)
     for index, rung in enumerate(rungs[:-1]):
         if not rung.kept:
             continue
-        undone = {name: getattr(Quantize("ptq"), name) for name in rung.changes}
+        undone = {name: getattr(first, name) for name in rung.changes}
         candidate = ladder.judged(replace(state.step, **undone))
         if acceptable(candidate.judged):
             state = candidate

@@ -60,10 +60,12 @@ class Scene:
 
 def observers(scene: Scene, step: Quantize) -> Proposals:
     """The other way to find ranges that has the best signal to noise on calibration pictures."""
-    others = {name: scene.trial_sqnr_db(replace(step, ranges=name)) for name in OBSERVERS if name != step.ranges}
+    chosen = scene.prepared.ranges
+    taken = step.ranges if chosen is None else chosen.rule
+    others = {name: scene.trial_sqnr_db(replace(step, ranges=name)) for name in OBSERVERS if name != taken}
     best = max(others, key=lambda name: others[name])
     if others[best] > scene.sqnr_db + BETTER_DB:
-        yield Proposal(f"ranges {best} instead of {step.ranges}", {"ranges": best})
+        yield Proposal(f"ranges {best} instead of {taken}", {"ranges": best})
 
 
 def bias_correction(scene: Scene, step: Quantize) -> Proposals:

@@ -2,7 +2,7 @@
 
 2:4 keeps the two largest of every four weights along the input channels (Mishra et al. 2021, arXiv:2104.08378); the
 Tensor cores of NVIDIA's Ampere and later skip the zeros, through TensorRT. No other engine that edgecv
-compiles for gets faster by zeros: `no_gain` says so.
+compiles for gets faster by zeros: `edgecv.optimize.sparse_gain` says so.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from torch import nn
 
 from edgecv import families
 from edgecv.core.recipe import FamilySpec, Prune
-from edgecv.core.target import Target
 from edgecv.errors import ModelError
 
-__all__ = ["SparseResult", "kept_sparse", "no_gain", "pattern_mask", "sparsify"]
+__all__ = ["SparseResult", "kept_sparse", "pattern_mask", "sparsify"]
 
-_SPARSE_GPUS = ("Ampere", "Ada", "Hopper", "Blackwell")
 _LEAST_INPUTS = 16
 """Layers with fewer inputs (the first of a network, depthwise ones) are too thin to gain and too sensitive."""
 
@@ -105,19 +103,6 @@ def kept_sparse(module: nn.Module, layers: Sequence[str]) -> Iterator[None]:
         with torch.no_grad():
             for name, layer in trained.items():
                 layer.weight.mul_(masks[name].to(layer.weight.device))
-
-
-def no_gain(target: Target, *, pattern: str) -> str:
-    """Why zeros of ``pattern`` do not make ``target`` faster, in one sentence; "" where they do."""
-    if pattern != "2:4":
-        return (
-            f"{target.name}: {target.backend} computes zeros like any other weight; only a compressed file is smaller."
-        )
-    if target.backend != "tensorrt":
-        return f"{target.name}: {target.backend} has no 2:4 kernels; the artifact is neither faster nor smaller."
-    if not any(name in target.accelerator for name in _SPARSE_GPUS):
-        return f"{target.name}: its GPU has no sparse Tensor cores (Ampere or later): no gain."
-    return ""
 
 
 def _kept(module: nn.Module, step: Prune, family: FamilySpec) -> set[str]:

@@ -6,6 +6,7 @@ network from one graph, or something in between.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -121,10 +122,12 @@ def float_biases(graph: GraphModule) -> dict[str, Tensor | None]:
     """Each layer's bias by its weight's name, None where it has none; taken before biases are corrected."""
     found: dict[str, Tensor | None] = {}
     for node in graph.graph.nodes:
-        if node.target in LAYERS and _is_constant(node.args[1]):
+        weight = node.args[1] if node.target in LAYERS else None
+        while isinstance(weight, Node) and weight.target in (*QUANTIZE, *DEQUANTIZE):
+            weight = weight.args[0]
+        if _is_constant(weight):
             bias = node.args[2] if len(node.args) > 2 else None
-            name = str(node.args[1].target)
-            found[name] = get_constant(graph, bias).detach().clone() if _is_constant(bias) else None
+            found[str(weight.target)] = get_constant(graph, bias).detach().clone() if _is_constant(bias) else None
     return found
 
 
@@ -151,6 +154,9 @@ def make_board(graph: GraphModule, originals: Originals | None = None) -> Board:
     root = nn.Module()
     for name, value in _constants(graph).items():
         _own(root, name, value)
+    for node in graph.graph.nodes:
+        if node.op == "call_module":  # what NNCF puts in for SmoothQuant
+            root.add_module(str(node.target), copy.deepcopy(graph.get_submodule(str(node.target))))
     board = Board(GraphModule(root, copied), {}, {}, ())
     layers = _layers(graph)
     switches: dict[str, Switch] = {}
@@ -219,12 +225,23 @@ def _constants(graph: GraphModule) -> dict[str, Tensor]:
 
 
 def _own(root: nn.Module, name: str, value: Tensor) -> None:
+    owner, leaf = _owner(root, name)
+    owner.register_buffer(leaf, value)
+
+
+def _adopt(root: nn.Module, name: str, module: nn.Module) -> None:
+    owner, leaf = _owner(root, name)
+    owner.add_module(leaf, module)
+
+
+def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds the dotted ``name``, made where it is missing, and the last part of the name."""
     *path, leaf = name.split(".")
     for part in path:
         if not hasattr(root, part):
             root.add_module(part, nn.Module())
         root = getattr(root, part)
-    root.register_buffer(leaf, value)
+    return root, leaf
 
 
 def _rounded(graph: GraphModule, node: Node) -> Tensor:

@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +25,10 @@ from edgecv.core.recipe import Distill
 from edgecv.errors import ModelError
 from edgecv.optimize.batches import EpochBatches
 from edgecv.optimize.checkpoint import EpochFigures, TrainState, read_checkpoint, write_checkpoint
-from edgecv.optimize.distill import first_tensor, mixed_loss
+from edgecv.optimize.distill import Match, distillation_loss, first_tensor, mixed_loss
+from edgecv.optimize.ema import WeightAverage, average_of
 from edgecv.optimize.fabric import Devices, launch_fabric
+from edgecv.optimize.features import FeatureTaps, tap_features
 
 __all__ = ["EpochFigures", "FitResult", "Hooks", "Objective", "TrainPlan", "fit", "learning_rate", "top1_score"]
 
@@ -39,7 +41,8 @@ class TrainPlan:
     """How long and how fast to train, and on what.
 
     ``lr`` is the peak learning rate; ``warmup`` (0..1) the share of all steps that ramp up to it.
-    ``patience``: stop after so many epochs without a better score.
+    ``patience``: stop after so many epochs without a better score. ``ema`` (0..1, 0 for none) is the decay of a
+    moving average of the weights: it is what is validated and given back.
     """
 
     epochs: int
@@ -51,6 +54,7 @@ class TrainPlan:
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
     seed: int = 0
     devices: Devices = field(default_factory=Devices)
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,25 @@ class Objective:
     """What training works towards.
 
     ``loss(outputs, truths)`` gives a scalar tensor (truths are an int64 tensor on the outputs'
-    device, or a list); ``score(outputs, truths)`` the mean of a figure over the batch, higher is
-    better (None: minus the validation loss). ``teacher`` is used where ``distill.weight`` > 0;
-    ``logits(outputs)`` gives the logits `(N, C)` in which student and teacher are compared.
+    device, or a list); without ``labels`` it is never called, and ``distill.weight`` must be 1. ``score(outputs,
+    truths)`` is the mean of a figure over the batch, higher is better (None: minus the validation loss);
+    ``score_name`` is what reports call it. ``teacher`` is used where ``distill.weight`` > 0;
+    ``match(student, teacher)`` compares the outputs of both (None: the first tensors are logits `(N, C)`).
     """
 
     loss: LossFunction
     score: ScoreFunction | None = None
     teacher: nn.Module | None = None
     distill: Distill = field(default_factory=lambda: Distill(weight=0.0))
-    logits: Callable[[Any], torch.Tensor] = first_tensor
+    match: Match | None = None
+    score_name: str = "score"
+    labels: bool = True
+
+    def compare(self, student: Any, teacher: Any) -> torch.Tensor:
+        """How far the student's outputs are from the teacher's, a scalar tensor."""
+        if self.match is not None:
+            return self.match(student, teacher)
+        return distillation_loss(first_tensor(student), first_tensor(teacher), temperature=self.distill.temperature)
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
@@ -91,13 +104,14 @@ class Hooks:
 @dataclass(frozen=True)
 class FitResult:
     """``module`` is the trained module (the one passed in, on the CPU, in evaluation mode) with the weights
-    of ``best_epoch`` (from 0); ``best_score`` is None without a validation part."""
+    of ``best_epoch`` (from 0); ``best_score`` is None without a validation part, and of the kind ``score_name``."""
 
     module: nn.Module
     epochs_run: int
     best_epoch: int
     best_score: float | None
     history: tuple[EpochFigures, ...]
+    score_name: str = "score"
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -141,10 +155,17 @@ def fit(
     result is stored. Under torchrun or Slurm all processes train together (data parallel).
 
     Raises:
-        ModelError: the loss is not finite.
+        ModelError: the loss is not finite; there is neither a loss nor a teacher; a name in ``distill.features``
+            fits no module of both networks.
         UsageError: more devices are asked for than were launched, or the accelerator is not there.
     """
-    with _reproducible():
+    if not objective.labels and (objective.teacher is None or objective.distill.weight != 1.0):
+        raise ModelError(
+            f"there are no labels to learn from, distill is {objective.distill.weight} and there is "
+            f"{'no' if objective.teacher is None else 'a'} teacher; without labels give the original network and "
+            "distill: 1.0"
+        )
+    with _reproducible(), tap_features(objective.teacher, module, objective.distill) as features:
         session = _Session(
             module=module,
             train=train,
@@ -154,6 +175,7 @@ def fit(
             hooks=hooks or Hooks(),
             progress=progress or SilentProgress(),
             checkpoint=checkpoint,
+            features=features,
         )
         return _run(session)
 
@@ -168,6 +190,7 @@ class _Session:
     hooks: Hooks
     progress: Progress
     checkpoint: Path | None
+    features: FeatureTaps | None
 
 
 def _run(session: _Session) -> FitResult:
@@ -179,7 +202,8 @@ def _run(session: _Session) -> FitResult:
     wrapped, optimizer = fabric.setup(module, optimizer)
     train = session.train.share(fabric.global_rank, fabric.world_size)
     identity = f"{plan} {train.steps} {fabric.world_size}"
-    state = read_checkpoint(session.checkpoint, module=module, optimizer=optimizer, identity=identity)
+    average = average_of(module, decay=plan.ema)
+    state = read_checkpoint(session.checkpoint, module=module, optimizer=optimizer, identity=identity, average=average)
     teacher = session.objective.teacher
     if teacher is not None:
         teacher.eval().to(fabric.device)
@@ -188,24 +212,29 @@ def _run(session: _Session) -> FitResult:
         task.advance(state.epochs_done * train.steps)
         while state.epochs_done < plan.epochs and not _is_over(state, plan.patience):
             epoch = state.epochs_done
-            loss = _train_epoch(session, fabric, wrapped, optimizer, train, epoch, task)
-            _agree_on_buffers(module, fabric)
-            figures = _validate(session, fabric, epoch, loss)
-            state = state.after(figures, module)
+            learner = _Learner(wrapped, optimizer, average)
+            loss = _train_epoch(session, fabric, learner, train, epoch, task)
+            _agree_on_buffers(module, average, fabric)
+            with nullcontext() if average is None else average.applied(module):
+                figures = _validate(session, fabric, epoch, loss)
+                state = state.after(figures, module)
             if session.hooks.log is not None:
                 session.hooks.log(_line(figures, plan.epochs))
             if session.checkpoint is not None:
                 if fabric.is_global_zero:
-                    write_checkpoint(session.checkpoint, state, module, optimizer, identity)
+                    write_checkpoint(session.checkpoint, state, module, optimizer, identity, average)
                 fabric.barrier()
     if state.best is not None:
         module.load_state_dict(state.best)
+    elif average is not None:
+        average.copy_to(module)
     if teacher is not None:
         teacher.to("cpu")
     module.to("cpu")
     session.hooks.set_mode(module, False)
     best = state.history[state.best_epoch]
-    return FitResult(module, state.epochs_done, state.best_epoch, best.score, state.history)
+    name = session.objective.score_name
+    return FitResult(module, state.epochs_done, state.best_epoch, best.score, state.history, name)
 
 
 def _is_over(state: TrainState, patience: int | None) -> bool:
@@ -225,17 +254,20 @@ def _optimizer(module: nn.Module, plan: TrainPlan) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.lr)
 
 
+@dataclass(frozen=True)
+class _Learner:
+    """The module as Fabric wrapped it, its optimiser, and the average of its weights."""
+
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+
+
 def _train_epoch(
-    session: _Session,
-    fabric: Any,
-    wrapped: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: EpochBatches,
-    epoch: int,
-    task: Any,
+    session: _Session, fabric: Any, learner: _Learner, train: EpochBatches, epoch: int, task: Any
 ) -> float:
     """One pass; gives the mean loss of a sample."""
-    plan, hooks, objective = session.plan, session.hooks, session.objective
+    plan, hooks, optimizer = session.plan, session.hooks, learner.optimizer
     torch.manual_seed(plan.seed * 1_000_003 + epoch * 1009 + fabric.global_rank)
     hooks.set_mode(session.module, True)
     if hooks.on_epoch_start is not None:
@@ -247,8 +279,7 @@ def _train_epoch(
             group["lr"] = rate
         inputs, targets = _tensors(arrays, truths, fabric.device)
         optimizer.zero_grad()
-        outputs = wrapped(inputs)
-        loss = _loss(objective, outputs, targets, inputs)
+        loss = _loss(session, learner.wrapped(inputs), targets, inputs)
         value = float(loss.item())
         if not math.isfinite(value):
             raise ModelError(
@@ -257,25 +288,31 @@ def _train_epoch(
             )
         fabric.backward(loss)
         optimizer.step()
+        if learner.average is not None:
+            learner.average.update(session.module)
         total += value * len(arrays)
         samples += len(arrays)
         task.advance(1, note=f"loss {value:.4f}")
     return _mean(fabric, total, samples)
 
 
-def _loss(objective: Objective, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
-    loss = objective.loss(outputs, targets)
-    if objective.teacher is None or objective.distill.weight == 0.0:
-        return loss
+def _loss(session: _Session, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
+    objective, features = session.objective, session.features
+    weight = objective.distill.weight
+    task_loss = objective.loss(outputs, targets) if weight < 1.0 or objective.teacher is None else None
+    if objective.teacher is None or weight == 0.0:
+        assert task_loss is not None
+        return task_loss
     with torch.no_grad():
-        teacher = objective.logits(objective.teacher(inputs))
-    return mixed_loss(loss, objective.logits(outputs), teacher, distill=objective.distill)
+        teacher = objective.teacher(inputs)
+    loss = mixed_loss(task_loss, objective.compare(outputs, teacher), weight=weight)
+    return loss if features is None else loss + weight * features.loss()
 
 
-def _agree_on_buffers(module: nn.Module, fabric: Any) -> None:
+def _agree_on_buffers(module: nn.Module, average: WeightAverage | None, fabric: Any) -> None:
     """Running statistics differ by the last batch of each process; the first one's count."""
     if fabric.world_size > 1:
-        for buffer in module.buffers():
+        for buffer in [*module.buffers(), *(average.values.values() if average is not None else ())]:
             torch.distributed.broadcast(buffer, src=0)
 
 
@@ -293,11 +330,19 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
                 continue
             inputs, targets = _tensors(arrays, truths, fabric.device)
             outputs = session.module(inputs)
-            value = float(objective.loss(outputs, targets).item())
+            value = float(_judged(objective, outputs, targets, inputs).item())
             losses += value * len(arrays)
             scores += (-value if objective.score is None else objective.score(outputs, targets)) * len(arrays)
             samples += len(arrays)
     return EpochFigures(epoch, loss, _mean(fabric, losses, samples), _mean(fabric, scores, samples))
+
+
+def _judged(objective: Objective, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
+    """The loss on labels, or where there are none the distance from the teacher."""
+    if objective.labels:
+        return objective.loss(outputs, targets)
+    assert objective.teacher is not None  # checked by `fit`
+    return objective.compare(outputs, objective.teacher(inputs))
 
 
 def _mean(fabric: Any, total: float, samples: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgecv.core.contract import InputContract
-from edgecv.core.kinds import DATA_KINDS, family_facts, kinds_with
+from edgecv.core.kinds import DATA_KINDS, FamilyFacts, data_facts, family_facts, kinds_with, metric_unit
 from edgecv.core.recipe import (
     STEP_KEYS,
     CalibrationSpec,
@@ -78,8 +78,23 @@ def _family(family: dict[str, Any], budgets: dict[str, Any]) -> Iterator[Found]:
             yield where, f"is {metric!r}, which {kind} does not have{hint}; allowed for {kind}: {', '.join(allowed)}"
         elif isinstance(labels, list) and metric == "top5" and len(labels) <= 5:
             yield where, f"is top5, which is always right with {len(labels)} labels; use top1"
+    yield from _accuracy_bounds(_mapping(budgets.get("accuracy")), facts)
     if isinstance(labels, list) and any(isinstance(label, str) and not label.strip() for label in labels):
         yield ("family", "labels"), "holds an empty name; each class needs one"
+
+
+def _accuracy_bounds(budget: dict[str, Any], facts: FamilyFacts | None) -> Iterator[Found]:
+    """A share cannot exceed 1; a metric with a unit of its own, such as dB, can."""
+    metric = budget.get("metric", None if facts is None else facts.metrics[0])
+    if isinstance(metric, str) and metric_unit(metric) != "share":
+        return
+    for key in ("max_drop", "min"):
+        value = budget.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 1:
+            yield (
+                ("budgets", "accuracy", key),
+                f"is {value!r}; {metric or 'a share'} is within 0..1, 0.01 = one point",
+            )
 
 
 def _data(data: dict[str, Any], family: Any, steps: Any) -> Iterator[Found]:
@@ -92,8 +107,9 @@ def _data(data: dict[str, Any], family: Any, steps: Any) -> Iterator[Found]:
             yield from ((where + path, message) for path, message in data_problems(spec))
             yield from _data_fits(spec, where, family, steps)
     source = part(DataSpec, calibration.get("source"))
-    if source is not None and source.kind == "images" and calibration.get("select") == "stratified":
-        yield ("data", "calibration", "select"), "is stratified, and kind images has no classes; use random or k-center"
+    if source is not None and calibration.get("select") == "stratified" and not DATA_KINDS[source.kind].classes:
+        problem = f"is stratified, and kind {source.kind} has no classes to pick by; use random or k-center"
+        yield ("data", "calibration", "select"), problem
 
 
 def _data_fits(spec: DataSpec, where: KeyPath, family: Any, steps: Any) -> Iterator[Found]:
@@ -128,18 +144,19 @@ def _teaching(step: Finetune | Quantize) -> float:
 
 def data_problems(spec: DataSpec) -> Iterator[Found]:
     """Keys of a data set that do not go with its kind."""
-    if spec.kind == "sklearn-digits":
+    facts = DATA_KINDS[spec.kind]
+    if facts.path == "none":
         if spec.path is not None:
-            yield ("path",), f"is {spec.path!r}; sklearn-digits comes with scikit-learn and takes no path"
+            yield ("path",), f"is {spec.path!r}; {spec.kind} comes with edgecv or scikit-learn and takes no path"
     else:
         if spec.path is None:
-            yield (), f"kind {spec.kind} needs path: {DATA_KINDS[spec.kind].what}"
+            yield (), f"kind {spec.kind} needs path: {facts.what}"
         if spec.split != "all":
-            yield ("split",), f"is {spec.split!r}; only sklearn-digits has splits: name another path for {spec.kind}"
-    facts = DATA_KINDS[spec.kind]
-    for key, taken in (("root", facts.root), ("only", facts.only), ("truth", facts.truth)):
+            bundled = ", ".join(kind for kind, others in DATA_KINDS.items() if others.path == "none")
+            yield ("split",), f"is {spec.split!r}; only {bundled} have splits: name another path for {spec.kind}"
+    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop"):
         value = getattr(spec, key)
-        if value is not None and not taken:
+        if value is not None and not getattr(facts, key):
             yield (key,), f"is {value!r}; it goes only with data of kind {', '.join(kinds_with(key)) or 'none'}"
     if facts.truth and spec.truth is None:
         yield (), f"kind {spec.kind} needs truth: the folder with each picture's truth"
@@ -209,7 +226,7 @@ def _needs_training(step: Step) -> str:
     if isinstance(step, Quantize) and step.method == "qat":
         return "method qat"
     if isinstance(step, Prune) and step.needs_training:
-        return "importance taylor" if step.importance == "taylor" else "repair"
+        return "repair" if step.repair else f"importance {step.importance}"
     return ""
 
 
@@ -236,16 +253,22 @@ def _default_calibration(plain: dict[str, Any]) -> dict[str, Any]:
     train = data.get("train")
     if not qat or data.get("calibration") is not None or part(DataSpec, train) is None:
         return plain
-    pick = {"source": train, "samples": CalibrationSpec.samples, "select": CalibrationSpec.select}
+    pick = {"source": train, "samples": CalibrationSpec.samples, "select": _usual_select(train)}
     return {**plain, "data": {**data, "calibration": pick}}
 
 
 def _default_select(plain: dict[str, Any]) -> dict[str, Any]:
     data = _mapping(plain.get("data"))
     calibration = _mapping(data.get("calibration"))
-    if "select" in calibration or _mapping(calibration.get("source")).get("kind") != "images":
+    source = calibration.get("source")
+    if "select" in calibration or _usual_select(source) == CalibrationSpec.select:
         return plain
-    return {**plain, "data": {**data, "calibration": {**calibration, "select": "random"}}}
+    return {**plain, "data": {**data, "calibration": {**calibration, "select": _usual_select(source)}}}
+
+
+def _usual_select(source: Any) -> str:
+    facts = data_facts(_mapping(source).get("kind"))
+    return "random" if facts is not None and not facts.classes else CalibrationSpec.select
 
 
 def _default_metric(plain: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from edgecv.core.kinds import DATA_KINDS
 from edgecv.core.recipe import STEP_KEYS, Recipe
 from edgecv.core.target import Target
 
@@ -37,7 +38,8 @@ def recipe_schema() -> dict[str, Any]:
     goals = [_given(name, "number") for name in ("speedup", "ratio", "latency_ms")]
     definitions["Prune"]["oneOf"] = [*goals, {"required": ["pattern"], "properties": {"pattern": {"const": "2:4"}}}]
     definitions["Weights"]["oneOf"] = [_given("path", "string"), _given("url", "string", "sha256")]
-    bundled = {"properties": {"kind": {"const": "sklearn-digits"}}, "required": ["kind"]}
+    no_path = [kind for kind, facts in DATA_KINDS.items() if facts.path == "none"]
+    bundled = {"properties": {"kind": {"enum": no_path}}, "required": ["kind"]}
     definitions["DataSpec"] |= {
         "if": bundled,
         "then": {"properties": {"path": {"type": "null"}}},

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.errors import Problem, RecipeError
+from edgecv.recipe.starter_families import data_section, family_section, judged_families, onnx_outputs
 from edgecv.recipe.typed import did_you_mean
 from edgecv.recipe.yaml_lines import plain_value
 
@@ -42,8 +44,9 @@ def starter_recipe(
     data: str = "data",
     targets: Sequence[str] = ("host-onnxruntime", "host-openvino"),
     base: Path = Path(),
+    family: str = "classification",
 ) -> str:
-    """A commented recipe for a model, as YAML that `load_recipe` takes once the data are in place.
+    """A commented recipe for a model of ``family``, as YAML that `load_recipe` takes once the data are in place.
 
     ``source`` is torchvision:NAME, timm:NAME, transformers:NAME, python:module:function or onnx:FILE
     (relative to ``base``, the folder that the recipe will be written into). ``size`` (height, width)
@@ -51,8 +54,12 @@ def starter_recipe(
     Input size, mean and std of torchvision and timm models are those of their published weights.
 
     Raises:
-        RecipeError: the source is not one of these, or names no model of torchvision or timm.
+        RecipeError: the source is not one of these, or names no model of torchvision or timm; or nothing reads data
+            that the family could be judged by.
     """
+    if family not in judged_families():
+        message = f"is {family!r}{did_you_mean(family, judged_families())}; allowed: {', '.join(judged_families())}"
+        raise RecipeError([Problem("--family", None, "", message)])
     kind, _, model = source.partition(":")
     if kind not in SOURCES or not model:
         message = f"is {source!r}; allowed: " + ", ".join(f"{item}:NAME" for item in SOURCES)
@@ -60,6 +67,10 @@ def starter_recipe(
     known = _known_input(kind, model, base)
     if size is not None:
         known = replace(known, size=size)
+    shapes = onnx_outputs(base / model) if kind == "onnx" else []
+    plain = family == "classification"
+    if not plain:
+        known = replace(known, resize="letterbox" if family == "detection" else "stretch", imagenet=False)
     title = name or _slug(Path(model).stem if kind == "onnx" else re.split(r"[:/]", model)[-1])
     parts = [
         "# A recipe of edgecv: what to do with a model, and for which boards. Run it with: edgecv optimize THIS_FILE",
@@ -67,10 +78,10 @@ def starter_recipe(
         "recipe: 1",
         f"name: {_text(title)}",
         _model_section(source, title, known),
-        _family_section(known),
-        _data_section(data),
-        _steps_section(model, onnx=kind == "onnx"),
-        _targets_section(targets),
+        _family_section(known) if plain else family_section(family, shapes),
+        _data_section(data) if plain else data_section(family, data),
+        _steps_section(model, trains=plain and kind != "onnx"),
+        _targets_section(targets, FAMILY_KINDS[family].metrics[0]),  # type: ignore[index]
     ]
     return "\n".join(parts) + "\n"
 
@@ -133,11 +144,11 @@ data:
     select: stratified"""
 
 
-def _steps_section(model: str, *, onnx: bool) -> str:
+def _steps_section(model: str, *, trains: bool) -> str:
     attention = any(word in model.lower() for word in _ATTENTION)
     smooth = ", smooth_quant: true" if attention else ""
     why = "\n  # smooth_quant: attention has activations with outliers that int8 would cut off." if attention else ""
-    training = "" if onnx else (
+    training = "" if not trains else (
         "\n  # For more speed, uncomment: cut channels, train again, and let quantisation take part in training."
         "\n  # - prune: {importance: taylor, speedup: 1.5}"
         "\n  # - finetune: {epochs: 10, lr: 1.0e-4, distill: 0.5}"
@@ -149,13 +160,13 @@ steps:{training}
   - quantize: {{method: ptq, scheme: portable{smooth}}}"""
 
 
-def _targets_section(targets: Sequence[str]) -> str:
+def _targets_section(targets: Sequence[str], metric: str) -> str:
     return f"""
 # `edgecv list` shows the boards that edgecv knows; a file of your own works too.
 targets: [{", ".join(_text(target) for target in targets)}]
 # Above these the run ends with exit code 3.
 budgets:
-  accuracy: {{metric: top1, max_drop: 0.01}}   # against the original float model: 0.01 is one point
+  accuracy: {{metric: {metric}, max_drop: 0.01}}   # against the original float model: 0.01 is one point
   # latency: {{p95_ms: 20}}
   # size_mb: 5"""
 

@@ -16,13 +16,15 @@ from edgecv.report.words import (
     budget_value,
     bytes_text,
     clean,
-    interval_text,
+    drop_interval_text,
+    drop_text,
+    drops_unit,
     is_minimum,
+    metric_interval_text,
     metric_name,
     metric_text,
     ms_text,
     outcome_word,
-    points_text,
     ratio_text,
 )
 
@@ -48,8 +50,8 @@ def artifact_table(report: Report) -> Html | None:
 
 
 def _head(report: Report) -> Html:
-    metrics = {item.accuracy.metric for item in report.artifacts if item.accuracy is not None}
-    metric = metric_name(metrics.pop()) if len(metrics) == 1 else "Metric"
+    metrics = _metrics(report)
+    metric = metric_name(metrics[0]) if len(metrics) == 1 else "Metric"
 
     def top(text: str, *, class_: str | None = None) -> Html:
         return el("th", text, scope="col", rowspan="2", class_=class_)
@@ -60,7 +62,7 @@ def _head(report: Report) -> Html:
         top("Target", class_="stick"),
         top("Verdict"),
         top(metric, class_="num"),
-        top("Drop, points", class_="num"),
+        top(f"Drop, {drops_unit(_metrics(report))}", class_="num"),
         el("th", "End to end, ms", scope="colgroup", colspan="3", class_="group"),
         el("th", "Model, ms", scope="colgroup", colspan="3", class_="group"),
         top("Size", class_="num"),
@@ -70,6 +72,10 @@ def _head(report: Report) -> Html:
         el("th", name, scope="col", class_="num" + (" first" if name == "p50" else "")) for name in percentiles * 2
     ]
     return el("thead", first, el("tr", *second))
+
+
+def _metrics(report: Report) -> list[str]:
+    return sorted({item.accuracy.metric for item in report.artifacts if item.accuracy is not None})
 
 
 def _row(report: Report, item: ArtifactFigures) -> Html:
@@ -88,7 +94,7 @@ def _row(report: Report, item: ArtifactFigures) -> Html:
         ),
         el("td", *_verdict(item, outcome), class_="verdicts"),
         _accuracy(item),
-        _drop(item),
+        _drop(report, item),
         *_times(item, latency.end_to_end if latency else None, "end_to_end", speedup(report, item)),
         *_times(item, latency.model if latency else None, "model", None),
         _size(item),
@@ -156,7 +162,7 @@ def _accuracy(item: ArtifactFigures) -> Html:
     if found is None:
         return el("td", _figure(item, ABSENT, None, "accuracy"), class_="num")
     value = metric_text(found.metric, found.value)
-    interval = interval_text(found.interval, percent=value.endswith("%"))
+    interval = metric_interval_text(found.metric, found.interval)
     return el(
         "td",
         _figure(item, value, found.value, clean(found.metric)),
@@ -166,16 +172,17 @@ def _accuracy(item: ArtifactFigures) -> Html:
     )
 
 
-def _drop(item: ArtifactFigures) -> Html:
+def _drop(report: Report, item: ArtifactFigures) -> Html:
     drop = item.drop
+    metric = item.accuracy.metric if item.accuracy is not None else ""
     if drop is None:
         return el("td", _figure(item, ABSENT, None, "drop"), class_="num")
     return el(
         "td",
-        _figure(item, points_text(drop.drop), drop.drop, "drop"),
+        _figure(item, drop_text(metric, drop.drop, column=drops_unit(_metrics(report))), drop.drop, "drop"),
         el(
             "span",
-            interval_text(drop.interval, percent=True),
+            drop_interval_text(metric, drop.interval),
             class_="soft",
             data_field="drop_interval",
             data_artifact=clean(item.target),

@@ -11,7 +11,7 @@ from edgecv.report.axes import Axis, Box, Label, linear_axis, log_axis, place_la
 from edgecv.report.html import Html, el, join
 from edgecv.report.outcome import artifact_outcome
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import clean, interval_text, metric_name, metric_text, ms_text, short
+from edgecv.report.words import clean, drop_unit, metric_interval_text, metric_name, metric_text, ms_text, short
 
 __all__ = ["Point", "chart", "chart_points", "left_out", "pareto"]
 
@@ -89,7 +89,7 @@ def tip(point: Point) -> str:
     item = point.artifact
     metric = item.accuracy.metric if item.accuracy is not None else ""
     value = metric_text(metric, point.value)
-    interval = interval_text(point.interval, percent=value.endswith("%"))
+    interval = metric_interval_text(metric, point.interval)
     lines = [point.name, f"{metric_name(metric)} {value}" + (f" ({interval})" if interval else "")]
     lines.append(f"p50 {ms_text(point.ms)} ms" + (f", p95 {ms_text(point.p95_ms)} ms" if point.p95_ms else ""))
     lines.append(f"{clean(item.backend)} {clean(item.precision)}, {item.tag}")
@@ -126,8 +126,9 @@ def _draw(points: Sequence[Point], size: tuple[float, float], kind: str) -> Html
     else:
         x = linear_axis([*times, min(times) * 0.85], start=plot.left, end=plot.right, count=4 if narrow else 8)
     bounds = [bound for p in points if p.interval for bound in (p.interval.low, p.interval.high)]
-    y = linear_axis([p.value for p in points] + bounds, start=plot.bottom, end=plot.top, count=6, floor=0.004)
     metric = points[0].artifact.accuracy.metric if points[0].artifact.accuracy is not None else ""
+    floor = 0.004 if drop_unit(metric) == "points" else 0.2
+    y = linear_axis([p.value for p in points] + bounds, start=plot.bottom, end=plot.top, count=6, floor=floor)
     texts = [str(point.number) if is_crowded(points, kind) else short(point.name, 34) for point in points]
     labels = _labels(points, texts, (x, y), plot)
     marks = [_mark(*parts, axes=(x, y)) for parts in zip(points, texts, labels, strict=True)]
@@ -174,7 +175,8 @@ def _grid(x: Axis, y: Axis, plot: Box, metric: str) -> Html:
         )
     parts.append(_line(plot.left, plot.bottom, plot.right, plot.bottom, "axis"))
     scale = " (log scale)" if x.log else ""
-    unit = ", %" if percent else ""
+    own = drop_unit(metric)
+    unit = ", %" if percent else "" if own == "points" else f", {own}"
     middle = _px((plot.left + plot.right) / 2)
     below = f"end-to-end latency, p50 to p95, ms{scale}"
     parts.append(el("text", below, x=middle, y=_px(plot.bottom + 38), class_="name", text_anchor="middle"))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgecv.core.figures import LatencyFigures
+from edgecv.core.kinds import metric_unit
 from edgecv.errors import UsageError
 from edgecv.report.outcome import artifact_outcome
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import change_text, clean, metric_name, metric_text, points_text, quantity_text
+from edgecv.report.words import change_text, clean, drop_unit, metric_name, metric_text, points_text, quantity_text
 
 __all__ = ["ArtifactChange", "Change", "Comparison", "compare"]
 
@@ -91,7 +92,7 @@ def compare(
 ) -> Comparison:
     """Hold ``after`` against ``before``, artifact by artifact (matched by target and role).
 
-    ``max_accuracy_drop`` is absolute (0.01 = one point of a share), judged on the values themselves;
+    ``max_accuracy_drop`` is absolute (0.01 = one point of a share, or 0.01 dB), judged on the values themselves;
     ``max_latency_increase`` (end-to-end p50 and p95) and ``max_size_increase`` are relative
     (0.05 = 5 %); None does not gate size. A missing artifact and a worse outcome are regressions.
 
@@ -196,7 +197,8 @@ def _drop(old: ArtifactFigures, new: ArtifactFigures, *, same_data: bool) -> Cha
         return None
     why = "" if same_data else "another evaluation set"
     # The drop follows from the accuracies, so it is shown and not gated a second time.
-    return Change("drop", one.drop, other.drop, "points", other.drop - one.drop, None, why)
+    metric = new.accuracy.metric if new.accuracy is not None else ""
+    return Change("drop", one.drop, other.drop, drop_unit(metric), other.drop - one.drop, None, why)
 
 
 def _time(old: ArtifactFigures, new: ArtifactFigures, name: str, limits: _Limits, why_not: str) -> Change | None:
@@ -242,6 +244,8 @@ def _size(old: ArtifactFigures, new: ArtifactFigures, limits: _Limits) -> Change
 
 
 def _unit(metric: str) -> str:
+    if metric_unit(metric) != "share":
+        return metric_unit(metric)
     return "share" if metric_text(metric, 0.0).endswith("%") else ""
 
 
@@ -271,6 +275,8 @@ def _sentence(change: Change) -> str:
     values = f"{metric_text(change.field, before)} to {metric_text(change.field, after)}"
     if change.unit == "share":
         lost = f"{points_text(change.worse_by)} points, allowed {points_text(limit)}"
+    elif change.unit:
+        lost = f"{change.worse_by:.2f} {change.unit}, allowed {limit:.2f}"
     else:
         lost = f"{change.worse_by:.4f}, allowed {limit:.4f}"
     return f"{metric_name(change.field)} {values}: lost {lost}"

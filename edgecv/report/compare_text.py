@@ -19,6 +19,7 @@ from edgecv.report.words import (
     metric_text,
     ms_text,
     points_text,
+    quantity_text,
 )
 
 __all__ = ["comparison_json", "comparison_markdown", "comparison_text"]
@@ -96,7 +97,8 @@ def _cells(change: Change) -> tuple[str, ...]:
 
 
 def _name(change: Change) -> str:
-    names = {"end_to_end.p50_ms": "p50", "end_to_end.p95_ms": "p95", "file_bytes": "size", "drop": "drop, points"}
+    names = {"end_to_end.p50_ms": "p50", "end_to_end.p95_ms": "p95", "file_bytes": "size"}
+    names["drop"] = f"drop, {change.unit}"
     return names.get(change.field, metric_name(change.field))
 
 
@@ -107,7 +109,9 @@ def _value(change: Change, value: float | None) -> str:
         return f"{ms_text(value)} ms"
     if change.unit == "bytes":
         return bytes_text(int(value))
-    return points_text(value) if change.unit == "points" else metric_text(change.field, value)
+    if change.field == "drop":
+        return points_text(value) if change.unit == "points" else quantity_text(value, change.unit)
+    return metric_text(change.field, value)
 
 
 def _points(change: Change) -> str:
@@ -115,4 +119,4 @@ def _points(change: Change) -> str:
     if change.unit in ("share", "points"):
         text = points_text(moved)
         return text if moved <= 0 or text == "0.00" else f"+{text}"
-    return f"{moved:+.4f}".replace("-", MINUS)
+    return f"{moved:+.{2 if change.unit else 4}f}".replace("-", MINUS)

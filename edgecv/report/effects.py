@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from edgecv.core.kinds import METRIC_UNITS
 from edgecv.report.schema import StepFigures
 from edgecv.report.words import bytes_text, change_text, clean, metric_name, metric_text, short
 
@@ -64,8 +65,8 @@ def _words(value: str) -> str:
 
 
 def _share(key: str) -> str:
-    """The share that a key such as ``held_out_top1`` or ``top1_before`` names, or ""."""
-    return next((part for part in key.split("_") if part in ("top1", "top5")), "")
+    """The metric told in per cent or in its unit that a key such as ``held_out_top1`` names, or ""."""
+    return next((part for part in key.split("_") if part in ("top1", "top5", *METRIC_UNITS)), "")
 
 
 def _change(stem: str, before: float | int | str, after: float | int | str) -> str:

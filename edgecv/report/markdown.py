@@ -18,12 +18,14 @@ from edgecv.report.words import (
     clean,
     count_text,
     db_text,
-    interval_text,
+    drop_interval_text,
+    drop_text,
+    drops_unit,
+    metric_interval_text,
     metric_name,
     metric_text,
     ms_text,
     outcome_word,
-    points_text,
     ratio_text,
     seconds_text,
 )
@@ -75,10 +77,10 @@ def table(head: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()
 def _artifacts(report: Report) -> str:
     if not report.artifacts:
         return ""
-    metrics = {item.accuracy.metric for item in report.artifacts if item.accuracy is not None}
-    metric = metric_name(metrics.pop()) if len(metrics) == 1 else "metric"
-    head = ["Target", "Engine", "Size", escape(metric), "Drop, points", "p50", "p95", "Faster", "Tag", "Verdict"]
-    rows = [_row(report, item) for item in report.artifacts]
+    metrics = sorted({item.accuracy.metric for item in report.artifacts if item.accuracy is not None})
+    metric, unit = metric_name(metrics[0]) if len(metrics) == 1 else "metric", drops_unit(metrics)
+    head = ["Target", "Engine", "Size", escape(metric), f"Drop, {unit}", "p50", "p95", "Faster", "Tag", "Verdict"]
+    rows = [_row(report, item, unit) for item in report.artifacts]
     level = interval_level(report)
     about = "Times in ms, end to end, batch 1." + (f" Intervals at {level}." if level else "")
     return table(head, rows, right=(2, 3, 4, 5, 6, 7)) + f"\n{about}\n\n"
@@ -107,7 +109,7 @@ def _soaks(report: Report) -> str:
     return text
 
 
-def _row(report: Report, item: ArtifactFigures) -> list[str]:
+def _row(report: Report, item: ArtifactFigures, unit: str) -> list[str]:
     outcome = artifact_outcome(item)
     plain_float = item.role == "float" and outcome == "not-checked"
     verdict = "reference" if plain_float else f"{SYMBOLS[outcome]} {outcome_word(outcome)}"
@@ -119,7 +121,7 @@ def _row(report: Report, item: ArtifactFigures) -> list[str]:
         f"{escape(item.backend)} {escape(item.precision)}",
         bytes_text(item.file_bytes) + ratio,
         _accuracy(item),
-        points_text(item.drop.drop) + f" [{interval_text(item.drop.interval, percent=True)}]" if item.drop else ABSENT,
+        _drop(item, unit),
         ms_text(times.p50_ms if times else None),
         ms_text(times.p95_ms if times else None),
         ABSENT if faster is None else f"{faster:.1f}{TIMES}",
@@ -128,11 +130,18 @@ def _row(report: Report, item: ArtifactFigures) -> list[str]:
     ]
 
 
+def _drop(item: ArtifactFigures, unit: str) -> str:
+    if item.drop is None:
+        return ABSENT
+    metric = item.accuracy.metric if item.accuracy is not None else ""
+    return f"{drop_text(metric, item.drop.drop, column=unit)} [{drop_interval_text(metric, item.drop.interval)}]"
+
+
 def _accuracy(item: ArtifactFigures) -> str:
     if item.accuracy is None:
         return ABSENT
     value = metric_text(item.accuracy.metric, item.accuracy.value)
-    interval = interval_text(item.accuracy.interval, percent=value.endswith("%"))
+    interval = metric_interval_text(item.accuracy.metric, item.accuracy.interval)
     return value + (f" [{interval}]" if interval else "")
 
 

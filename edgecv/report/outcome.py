@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from edgecv.core.figures import Diagnosis, DropFigures, Ladder, LoopFigures, Rung
+from edgecv.core.figures import Diagnosis, Ladder, LoopFigures, Rung
 from edgecv.report.power import soak_sentence
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import clean, count_text, interval_text, ms_text, short, verdict_text
+from edgecv.report.words import clean, count_text, drop_interval_text, drop_unit, ms_text, short, verdict_text
 
 __all__ = [
     "ArtifactOutcome",
@@ -61,7 +61,7 @@ def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
         step = f"step {clean(artifact.failed_step)} failed" if artifact.failed_step else "failed"
         found.append(Reason(target, "fail", f"{step}: {short(first, 200)}" if first else step))
     for verdict in artifact.verdicts:
-        why = _drop_why(artifact.drop) if verdict.budget.endswith(".max_drop") else ""
+        why = _drop_why(artifact) if verdict.budget.endswith(".max_drop") else ""
         if verdict.outcome == "fail" or verdict.outcome == "inconclusive":
             found.append(Reason(target, verdict.outcome, verdict_text(verdict), why or clean(verdict.why)))
     if artifact.ladder is not None and artifact.ladder.first_broken is not None:
@@ -215,11 +215,12 @@ def _brief(reason: Reason) -> str:
     return short(reason.text if reason.outcome == "inconclusive" else reason.what, 240)
 
 
-def _drop_why(drop: DropFigures | None) -> str:
-    """The interval in points, as everywhere in the report, and what would decide."""
+def _drop_why(artifact: ArtifactFigures) -> str:
+    """The interval in the unit of the loss, as everywhere in the report, and what would decide."""
+    drop, metric = artifact.drop, artifact.accuracy.metric if artifact.accuracy is not None else ""
     if drop is None:
         return ""
-    text = f"{drop.interval.level * 100:.4g} % interval {interval_text(drop.interval, percent=True)} points"
+    text = f"{drop.interval.level * 100:.4g} % interval {drop_interval_text(metric, drop.interval)} {drop_unit(metric)}"
     if drop.outcome != "inconclusive":
         return text
     if drop.samples_to_decide is None:

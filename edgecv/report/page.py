@@ -21,10 +21,11 @@ from edgecv.report.words import (
     bytes_text,
     clean,
     count_text,
+    drop_text,
+    drop_unit,
     metric_name,
     metric_text,
     ms_text,
-    points_text,
     ratio_text,
     seconds_text,
 )
@@ -155,7 +156,8 @@ def _drop_tile(item: ArtifactFigures) -> Html:
     drop = item.drop.drop if item.drop is not None else None
     metric = item.accuracy.metric if item.accuracy is not None else ""
     kept = f" · {metric_name(metric)} {metric_text(metric, item.accuracy.value)}" if item.accuracy is not None else ""
-    value = [figure(points_text(drop), drop, "worst_drop"), el("small", " points")]
+    unit = drop_unit(metric)
+    value = [figure(drop_text(metric, drop, column=unit), drop, "worst_drop"), el("small", f" {unit}")]
     return _tile("Largest accuracy drop", value, item.target + kept)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterable
 
 from edgecv.core.figures import Interval, Outcome, Verdict
+from edgecv.core.kinds import metric_unit
 
 __all__ = [
     "ABSENT",
@@ -20,8 +22,13 @@ __all__ = [
     "clean",
     "count_text",
     "db_text",
+    "drop_interval_text",
+    "drop_text",
+    "drop_unit",
+    "drops_unit",
     "interval_text",
     "is_minimum",
+    "metric_interval_text",
     "metric_name",
     "metric_text",
     "ms_text",
@@ -50,6 +57,7 @@ _BUDGETS = {
     "soak.mj_per_frame": "energy per frame",
 }
 _SHARES = {"top1": "top-1", "top5": "top-5"}
+_CALLED = {**_SHARES, "psnr": "PSNR", "ssim": "SSIM"}
 
 
 def clean(text: str, *, lines: bool = False) -> str:
@@ -78,16 +86,17 @@ def count_text(count: int, noun: str, plural: str = "") -> str:
 
 def metric_name(metric: str) -> str:
     """What people call a metric: ``top-1`` for ``top1``."""
-    return _SHARES.get(metric, metric)
+    return _CALLED.get(metric, metric)
 
 
 def metric_text(metric: str, value: float | None) -> str:
-    """A metric's value: per cent for shares such as top-1, else four decimals."""
+    """A metric's value: per cent for shares such as top-1, with its unit where it has one, else four decimals."""
     if value is None:
         return ABSENT
     if metric in _SHARES:
         return f"{value * 100:.2f} %"
-    return f"{value:.4f}"
+    unit = metric_unit(metric)
+    return f"{value:.4f}" if unit == "share" else f"{value:.2f} {unit}"
 
 
 def interval_text(interval: Interval | None, *, percent: bool) -> str:
@@ -98,6 +107,45 @@ def interval_text(interval: Interval | None, *, percent: bool) -> str:
     digits = 2 if percent else 4
     low, high = (_signed_zero(f"{bound * scale:.{digits}f}") for bound in (interval.low, interval.high))
     return f"{low} to {high}"
+
+
+def metric_interval_text(metric: str, interval: Interval | None) -> str:
+    """An interval of a metric's value, in the numbers of `metric_text` without the unit; "" where there is none."""
+    if metric_unit(metric) == "share":
+        return interval_text(interval, percent=metric in _SHARES)
+    return "" if interval is None else _in_unit(interval)
+
+
+def drop_unit(metric: str) -> str:
+    """What losses of a metric are told in: ``points`` (of a share), or the metric's own unit."""
+    unit = metric_unit(metric)
+    return "points" if unit == "share" else unit
+
+
+def drops_unit(metrics: Iterable[str]) -> str:
+    """The unit over a column of losses: that of all ``metrics``, ``points`` where they differ."""
+    units = {drop_unit(metric) for metric in metrics}
+    return units.pop() if len(units) == 1 else "points"
+
+
+def drop_text(metric: str, value: float | None, *, column: str = "") -> str:
+    """The loss of a metric, without its unit where that is ``column``'s; positive is a loss."""
+    unit = drop_unit(metric)
+    if value is None:
+        return ABSENT
+    text = points_text(value) if unit == "points" else _signed_zero(f"{value:.2f}")
+    return text if unit == column else f"{text} {unit}"
+
+
+def drop_interval_text(metric: str, interval: Interval | None) -> str:
+    """An interval of the loss of a metric, in the numbers of `drop_text` without the unit; "" where there is none."""
+    if drop_unit(metric) == "points":
+        return interval_text(interval, percent=True)
+    return "" if interval is None else _in_unit(interval)
+
+
+def _in_unit(interval: Interval) -> str:
+    return " to ".join(_signed_zero(f"{bound:.2f}") for bound in (interval.low, interval.high))
 
 
 def points_text(value: float | None) -> str:
@@ -180,6 +228,8 @@ def quantity_text(value: float | None, unit: str) -> str:
         return ratio_text(value)
     if unit == "points":
         return f"{points_text(value)} points"
+    if unit == "dB":
+        return _signed_zero(f"{value:.2f} dB")
     return f"{value:.3g} {unit}".rstrip()
 
 

@@ -62,7 +62,7 @@ def import_model(
         engine = backend.load(partial / copied[0], options={}, threads=None)
         inputs, outputs = _with_layout(engine.inputs, contract), engine.outputs
         engine.close()
-        found = input_problems(contract, inputs) + families.get(family.kind).problems(family, outputs)
+        found = input_problems(contract, inputs) + families.problems(family, contract, outputs)
         if found:
             raise ModelError(f"{source} does not fit:\n" + "\n".join(found))
         entries = file_entries(partial, copied)

@@ -47,12 +47,16 @@ class Model:
         picture = (image.shape[0], image.shape[1])
         if trace is None:
             return self.subject.decode(self.subject.run(image, self._buffer), picture=picture)
-        with trace.stage("preprocess"):
-            self.subject.preprocessor.into(image, self._buffer)
-        with trace.stage("infer"):
-            stored = self.engine.run([self._buffer])
+        answers = self.subject.collector(picture)
+        for piece in self.subject.pieces(image):
+            with trace.stage("preprocess"):
+                self.subject.preprocessor.into(piece, self._buffer)
+            with trace.stage("infer"):
+                stored = self.engine.run([self._buffer])
+            with trace.stage("decode"):
+                answers.add(self.subject.dequantize(stored))
         with trace.stage("decode"):
-            return self.subject.decode(self.subject.dequantize(stored), picture=picture)
+            return self.subject.decode(answers.outputs(), picture=picture)
 
     def close(self) -> None:
         """Give the engine's memory back; calling it twice does no harm."""

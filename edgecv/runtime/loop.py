@@ -210,7 +210,7 @@ class Loop:
         work.trace.add("wait", min(frame.captured_s, started_s), started_s)
         try:
             with work.trace.stage("preprocess"):
-                level.model.subject.preprocessor.into(frame.image, level.buffers[slot])
+                work.inputs = level.model.subject.fill(frame.image, level.slots[slot])
         except EdgecvError as error:
             self._failed(error)
             return None
@@ -224,7 +224,7 @@ class Loop:
             work.trace.add("queue", work.waiting_since_s, started_s)
             self._pace.infer_since_s = started_s
             try:
-                work.outputs = work.level.model.engine.run([work.level.buffers[work.slot]])
+                work.outputs = [work.level.model.engine.run([array]) for array in work.inputs]
             except EdgecvError as error:
                 self._failed(error)
                 continue
@@ -241,8 +241,11 @@ class Loop:
             subject, image = work.level.model.subject, work.frame.image
             try:
                 with work.trace.stage("decode"):
-                    real = subject.dequantize(work.outputs)
-                    result: Any = subject.decode(real, picture=(image.shape[0], image.shape[1]))
+                    picture = (image.shape[0], image.shape[1])
+                    answers = subject.collector(picture)
+                    for stored in work.outputs:
+                        answers.add(subject.dequantize(stored))
+                    result: Any = subject.decode(answers.outputs(), picture=picture)
                 if parts.looks is not None and isinstance(result, Detections):
                     with work.trace.stage("reid"):
                         result = parts.looks.apply(image, result)

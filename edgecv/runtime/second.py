@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.results import Detections
 from edgecv.core.tensor import Array
 from edgecv.errors import UsageError
 from edgecv.runtime.spec import SecondStage
 from edgecv.runtime.work import Level, load_levels
-from edgecv.vision.crops import crop
+from edgecv.vision.crops import CROP_MARGIN, crop
 
 _FORGET_AFTER_FRAMES = 300
 
@@ -88,7 +89,7 @@ class LooksRunner:
         """
         vectors = np.zeros((len(found), int(np.prod(self.level.model.subject.outputs[0].shape))), np.float32)
         for row in np.argsort(-found.scores, kind="stable")[: self.max_objects]:
-            answer = look(self.level, image, found.boxes[row], margin=1.0, keep_aspect=False)
+            answer = look(self.level, image, found.boxes[row], margin=1.0)
             if answer is not None:
                 vectors[row] = answer.vector
         return replace(found, embeddings=vectors)
@@ -98,23 +99,23 @@ class LooksRunner:
         self.level.model.close()
 
 
-def look(level: Level, image: Array, box: Array, *, margin: float, keep_aspect: bool = True) -> Any:
+def look(level: Level, image: Array, box: Array, *, margin: float | None = None) -> Any:
     """The model's answer for the object in ``box``, in the picture's pixels; None where nothing can be cut out.
 
-    ``keep_aspect`` widens the box to the shape of the model's input first; embeddings are trained on boxes as
-    they are.
+    The box is widened to the shape of the model's input first, and made ``margin`` times as long (None: by a
+    quarter), but for families whose networks are trained on boxes as they are (None: no margin).
 
     Raises:
         EdgecvError: the engine or the decoder failed.
     """
     subject = level.model.subject
     height, width = subject.contract.size
-    part = crop(image, box, margin=margin, aspect=width / height if keep_aspect else None)
+    tight = FAMILY_KINDS[level.model.manifest.family.kind].tight
+    usual = 1.0 if tight else CROP_MARGIN
+    part = crop(image, box, margin=usual if margin is None else margin, aspect=None if tight else width / height)
     if part is None:
         return None
-    buffer = level.buffers[0]
-    subject.preprocessor.into(part.image, buffer)
-    outputs = subject.dequantize(subject.engine.run([buffer]))
+    outputs = subject.run(part.image, level.slots[0][0])
     return part.to_picture(subject.decode(outputs, picture=(part.image.shape[0], part.image.shape[1])))
 
 

@@ -13,16 +13,19 @@ from edgecv.errors import UsageError
 from edgecv.runtime.load import Model, load_artifact
 
 BUFFERS = 2
-"""Input buffers of a model: one in the engine, one that is being filled."""
+"""Frames that a model holds: one in the engine, one that is being pre-processed."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A loaded artifact with its input buffers, which are the only large arrays that a loop fills."""
+    """A loaded artifact with its input buffers, which are the only large arrays that a loop fills.
+
+    Each slot of ``slots`` has one, or as many as a frame has tiles.
+    """
 
     name: str
     model: Model
-    buffers: tuple[Array, ...]
+    slots: tuple[list[Array], ...]
 
     @property
     def kind(self) -> str:
@@ -31,20 +34,21 @@ class Level:
 
     def warm_up(self) -> None:
         """Run twice on an empty input: engines plan and allocate in their first runs."""
-        for buffer in self.buffers:
-            self.model.engine.run([buffer])
+        for slot in self.slots:
+            self.model.engine.run([slot[0]])
 
 
 @dataclass
 class Work:
-    """One frame on its way: which buffer and model it uses, and what came out so far."""
+    """One frame on its way: which model and buffers it uses (``inputs`` of its ``slot``), and what came out so far."""
 
     frame: Frame
     trace: Trace
     level: Level
     slot: int
     waiting_since_s: float = 0.0
-    outputs: list[Array] = field(default_factory=list)
+    inputs: list[Array] = field(default_factory=list)
+    outputs: list[list[Array]] = field(default_factory=list)
     result: Any = None
 
 
@@ -74,5 +78,5 @@ def _load(folder: str, *, threads: int | None, score: float | None) -> Level:
     if score is not None:
         subject = replace(subject, spec=replace(subject.spec, score_threshold=score))
         model = replace(model, subject=subject)
-    buffers = tuple(subject.input_buffer() for _ in range(BUFFERS))
-    return Level(Path(folder).name, model, buffers)
+    slots = tuple([subject.input_buffer()] for _ in range(BUFFERS))
+    return Level(Path(folder).name, model, slots)

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from edgecv.core.results import Detections, Poses
 from edgecv.vision.image import Image
 
+CROP_MARGIN = 1.25
+"""How much longer than a person's box each side of a cut-out is, as SimpleBaseline takes it (arXiv:1804.06208)."""
 _SMALLEST = 2
 
 
@@ -45,16 +47,26 @@ def crop(image: Image, box: npt.NDArray[Any], *, margin: float = 1.0, aspect: fl
     bends nothing. Where the part sticks out of the picture, it is cut. None for a box that is not finite,
     lies outside, or is smaller than two pixels there.
     """
+    window = crop_window((image.shape[0], image.shape[1]), box, margin=margin, aspect=aspect)
+    if window is None:
+        return None
+    left, top, right, bottom = window
+    return Crop(image[top:bottom, left:right], (left, top))
+
+
+def crop_window(
+    size: tuple[int, int], box: npt.NDArray[Any], *, margin: float = 1.0, aspect: float | None = None
+) -> tuple[int, int, int, int] | None:
+    """The part x1, y1, x2, y2 that `crop` cuts out of a picture of (height, width) ``size``, in whole pixels."""
     values = np.asarray(box, dtype=np.float64)
     if not np.isfinite(values).all() or values[2] <= values[0] or values[3] <= values[1]:
         return None
-    centre, size = (values[:2] + values[2:]) / 2, (values[2:] - values[:2]) * margin
+    centre, sides = (values[:2] + values[2:]) / 2, (values[2:] - values[:2]) * margin
     if aspect is not None:
-        size = np.array([max(size[0], size[1] * aspect), max(size[1], size[0] / aspect)])
-    height, width = image.shape[:2]
-    low = np.clip(np.floor(centre - size / 2), 0, [width, height]).astype(int)
-    high = np.clip(np.ceil(centre + size / 2), 0, [width, height]).astype(int)
+        sides = np.array([max(sides[0], sides[1] * aspect), max(sides[1], sides[0] / aspect)])
+    height, width = size
+    low = np.clip(np.floor(centre - sides / 2), 0, [width, height]).astype(int)
+    high = np.clip(np.ceil(centre + sides / 2), 0, [width, height]).astype(int)
     if (high - low < _SMALLEST).any():
         return None
-    part = image[low[1] : high[1], low[0] : high[0]]
-    return Crop(part, (int(low[0]), int(low[1])))
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])

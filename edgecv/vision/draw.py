@@ -11,6 +11,7 @@ import numpy as np
 
 from edgecv.core.results import Classification, Detections, Poses, label_of
 from edgecv.vision.image import Image
+from edgecv.vision.letters import Words
 
 Color = tuple[int, int, int]
 
@@ -19,7 +20,6 @@ _PALETTE: tuple[Color, ...] = (
     (66, 133, 244), (83, 168, 52), (0, 188, 251), (53, 67, 234), (216, 112, 171), (193, 172, 0),
     (0, 111, 255), (157, 157, 36), (99, 30, 233), (36, 157, 158), (180, 92, 63), (61, 199, 205),
 )  # fmt: skip
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _KEYPOINT_SCORE = 0.2
 
 
@@ -30,6 +30,37 @@ class Drawable(Protocol):
     def draw(self, image: Image, scale: float) -> None:
         """Draw into ``image`` (uint8 `(H, W, 3)` BGR); ``scale`` is 1 for a picture 720 pixels high."""
         ...
+
+
+@runtime_checkable
+class Brief(Protocol):
+    """A result that can be told in a word, which an object's box then shows when a second stage gave it."""
+
+    def brief(self) -> str:
+        """The word; "" for nothing."""
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A result that is a picture itself."""
+
+    @property
+    def picture(self) -> Image:
+        """uint8 `(H, W, 3)` BGR, of any size."""
+        ...
+
+
+def picture_of(image: Image, result: Any) -> Image:
+    """The picture to keep of a result: its own where it is one, else a copy of ``image`` with the result drawn on it.
+
+    ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray.
+    """
+    if isinstance(result, Pictured):
+        return result.picture
+    copied: Image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
+    draw(copied, result)
+    return copied
 
 
 def draw(image: Image, result: Any, *, lines: Sequence[str] = ()) -> None:
@@ -69,8 +100,8 @@ def _detections(image: Image, found: Detections, scale: float) -> None:
         if track is not None:
             words = f"#{track} {words}"
         second = found.second[row] if found.second else None
-        if isinstance(second, Classification) and len(second.class_ids):
-            words += f" | {label_of(second.labels, second.best)}"
+        if isinstance(second, Brief):
+            words = " | ".join(part for part in (words, second.brief()) if part)
         put_text(image, words, (corners[0][0], corners[0][1] - 3), scale * 0.9, color)
         if isinstance(second, Poses):
             _poses(image, second, scale)
@@ -107,15 +138,13 @@ def _skeleton(image: Image, points: Any, pairs: Sequence[tuple[int, int]], color
 
 def put_text(image: Image, words: str, place: tuple[int, int], scale: float, color: Color) -> None:
     """White or black letters on a filled box, moved inside the picture."""
-    plain = words.encode("ascii", "replace").decode()  # OpenCV's fonts know no others
-    size, thick = 0.6 * scale, max(1, round(scale))
-    (width, height), base = cv2.getTextSize(plain, _FONT, size, thick)
-    left = min(max(0, place[0]), max(0, image.shape[1] - width - 6))
-    bottom = min(max(height + base + 2, place[1]), image.shape[0] - 1)
-    cv2.rectangle(image, (left, bottom - height - base - 2), (left + width + 6, bottom + 2), color, -1)
+    line = Words(words, scale)
+    left = min(max(0, place[0]), max(0, image.shape[1] - line.width - 6))
+    bottom = min(max(line.height + line.base + 2, place[1]), image.shape[0] - 1)
+    top = bottom - line.height - line.base - 2
+    cv2.rectangle(image, (left, top), (left + line.width + 6, bottom + 2), color, -1)
     bright = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
-    ink = (0, 0, 0) if bright else (255, 255, 255)
-    cv2.putText(image, plain, (left + 3, bottom - base + 1), _FONT, size, ink, thick, cv2.LINE_AA)
+    line.draw(image, (left + 3, bottom - line.base + 1), (0, 0, 0) if bright else (255, 255, 255))
 
 
 def _corners(box: Any, image: Image) -> tuple[tuple[int, int], tuple[int, int]] | None:

@@ -24,6 +24,7 @@ _SHIFT = 4
 _ONE = 1 << _SHIFT
 _MIN_VISIBLE = 0.5
 _MIN_INSIDE = 0.5
+_HAZE_M, _HAZE_GRAY = 8.0, 205.0
 _MAX_OBJECTS = 200  # each has a number in a mask of bytes
 
 
@@ -31,7 +32,8 @@ _MAX_OBJECTS = 200  # each has a number in a mask of bytes
 class SceneSpec:
     """``size`` is (height, width) in pixels; speeds do not depend on ``fps``. ``objects`` are there at a time, mostly.
 
-    ``noise`` is the standard deviation of the pixel noise; ``classes`` are those of `LABELS` that appear.
+    ``noise`` is the standard deviation of the pixel noise; with ``haze``, what is far away is pale; ``classes`` are
+    those of `LABELS` that appear.
     """
 
     size: tuple[int, int] = (240, 320)
@@ -39,6 +41,7 @@ class SceneSpec:
     seed: int = 0
     fps: float = 30.0
     noise: float = 3.0
+    haze: bool = False
     classes: tuple[int, ...] = (0, 1, 2, 3)
 
     def __post_init__(self) -> None:
@@ -61,7 +64,10 @@ class SceneFrame:
     ``boxes`` `(N, 4)` float32 x1, y1, x2, y2 in pixels, cut at the edges; ``ids``, ``class_ids`` `(N,)` int64;
     ``visible`` `(N,)` float32, the share of the object that is not hidden or outside; ``keypoints``
     `(N, 17, 3)` float32 x, y and 1, 0 where outside the picture; all 0 for what is no person. Only objects of which
-    half can be seen; ``ignored`` `(M, 4)` are the boxes of the others that show at all.
+    half can be seen; ``ignored`` `(M, 4)` are the boxes of the others that show at all, ``ignored_class_ids`` `(M,)`
+    their classes. ``shapes`` `(H, W)` uint8 tells for each pixel which object shows there, those that are ignored too:
+    0 for none, else 1 + its place in ``shape_ids`` and ``shape_class_ids``. ``shape_depths_m`` `(M,)`
+    float32 is how far away each is, in metres; what was drawn later is nearer.
     """
 
     image: Image
@@ -71,6 +77,21 @@ class SceneFrame:
     visible: npt.NDArray[np.float32]
     keypoints: npt.NDArray[np.float32]
     ignored: npt.NDArray[np.float32]
+    ignored_class_ids: npt.NDArray[np.int64]
+    shapes: npt.NDArray[np.uint8]
+    shape_ids: npt.NDArray[np.int64]
+    shape_class_ids: npt.NDArray[np.int64]
+    shape_depths_m: npt.NDArray[np.float32]
+
+    def class_map(self) -> npt.NDArray[np.uint8]:
+        """The class of each pixel `(H, W)`: 0 for the background, 1 + its index in `LABELS` for an object."""
+        table = np.concatenate([[0], self.shape_class_ids + 1]).astype(np.uint8)
+        classes: npt.NDArray[np.uint8] = table[self.shapes]
+        return classes
+
+    def depth_m(self) -> npt.NDArray[np.float32]:
+        """How far away each pixel is, `(H, W)` float32 in metres; the background 6 m (bottom) to 12 m (top)."""
+        return _depth(self.shapes, self.shape_depths_m)
 
 
 @dataclass(frozen=True)
@@ -119,9 +140,13 @@ class Scene:
                 points = np.zeros((SKELETON_POINTS, 3), dtype=np.float32)
                 area, outline = _shape(image, mask, slot + 1, thing, centre, angle, height)
             found.append((number, thing.kind, outline, area, points, slot + 1))
+        depths_m = _depths(len(found))
+        if spec.haze:
+            clear = np.exp(-_depth(mask, depths_m) / _HAZE_M)[..., None]
+            image = (image * clear + _HAZE_GRAY * (1 - clear)).astype(np.uint8)
         if spec.noise > 0:
             image = cv2.add(image, self._grain(noise_index), dtype=cv2.CV_8U)
-        return _truth(image, mask, found)
+        return _truth(image, mask, found, depths_m)
 
     def _thing(self, slot: int, time_s: float) -> tuple[_Thing, float, int]:
         """What a slot holds at a time: the object, how far it is on its way (0..1), its id."""
@@ -279,7 +304,20 @@ def _point(place: Any) -> tuple[int, int]:
     return int(fixed[0]), int(fixed[1])
 
 
-def _truth(image: Image, mask: Image, found: list[Any]) -> SceneFrame:
+def _depths(count: int) -> npt.NDArray[np.float32]:
+    """Metres of the objects in the order in which they are drawn: the last hides the others, so it is the nearest."""
+    return np.linspace(5.5, 1.0, count, dtype=np.float32)
+
+
+def _depth(shapes: npt.NDArray[np.uint8], depths_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    height = len(shapes)
+    table = np.concatenate([[0.0], depths_m]).astype(np.float32)
+    behind = np.linspace(12.0, 6.0, height, dtype=np.float32)[:, None]
+    depth: npt.NDArray[np.float32] = np.where(shapes > 0, table[shapes], behind)
+    return depth
+
+
+def _truth(image: Image, mask: Image, found: list[Any], depths_m: npt.NDArray[np.float32]) -> SceneFrame:
     height, width = mask.shape
     counts = np.bincount(mask.ravel(), minlength=len(found) + 1)
     rows, ignored = [], []
@@ -290,7 +328,7 @@ def _truth(image: Image, mask: Image, found: list[Any]) -> SceneFrame:
         seen = min(1.0, counts[mark] / area)
         if inside < _MIN_INSIDE or seen < _MIN_VISIBLE:
             if counts[mark] > 0:
-                ignored.append(np.concatenate([cut_low, cut_high]))
+                ignored.append((kind, np.concatenate([cut_low, cut_high])))
             continue
         rows.append((number, kind, np.concatenate([cut_low, cut_high]), seen, points))
     rows.sort(key=lambda row: row[0])
@@ -301,5 +339,10 @@ def _truth(image: Image, mask: Image, found: list[Any]) -> SceneFrame:
         np.array([row[1] for row in rows], dtype=np.int64),
         np.array([row[3] for row in rows], dtype=np.float32),
         np.array([row[4] for row in rows], dtype=np.float32).reshape(-1, SKELETON_POINTS, 3),
-        np.array(ignored, dtype=np.float32).reshape(-1, 4),
+        np.array([row[1] for row in ignored], dtype=np.float32).reshape(-1, 4),
+        np.array([row[0] for row in ignored], dtype=np.int64),
+        mask,
+        np.array([item[0] for item in found], dtype=np.int64),
+        np.array([item[1] for item in found], dtype=np.int64),
+        depths_m,
     )

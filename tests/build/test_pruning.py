@@ -50,3 +50,23 @@ def test_titles_of_the_other_kinds() -> None:
     assert goal_title(Prune(pattern="2:4")) == "prune 2:4 sparse"
     assert goal_title(Prune(pattern="unstructured", ratio=0.6)) == "prune 0.6 unstructured sparse"
     assert goal_title(Prune(ratio=0.25, importance="lamp")) == "prune 0.25 of channels by lamp"
+
+
+def test_what_is_left_open_follows_from_the_data() -> None:
+    targets = [target("host-openvino")]
+    with_pictures, _ = resolved(Prune(speedup=2.0), targets, trains=True)
+    assert (with_pictures.importance, with_pictures.repair, with_pictures.needs_training) == ("output", True, True)
+    without, _ = resolved(Prune(speedup=2.0), targets)
+    assert (without.importance, without.repair, without.needs_training) == ("magnitude", False, False)
+    asked = Prune(speedup=2.0, importance="lamp", repair=False)
+    named, _ = resolved(asked, targets, trains=True)
+    assert (named.importance, named.repair) == ("lamp", False)
+
+
+def test_zeros_that_bring_no_speed_are_told_in_the_plan() -> None:
+    targets = [target("jetson-orin-nano"), target("host-openvino"), target("raspberry-pi-5")]
+    _, note = resolved(Prune(pattern="2:4"), targets)
+    assert note == "no faster on host-openvino, raspberry-pi-5"
+    assert resolved(Prune(pattern="2:4"), targets[:1])[1] == ""
+    _, none = resolved(Prune(pattern="unstructured", ratio=0.5), targets[:1])
+    assert none == "no target gets faster by it: jetson-orin-nano"

@@ -246,3 +246,20 @@ def test_saturation_finding() -> None:
     assert error is not None
     assert (error.level, error.code, error.limit) == ("error", "saturated-activations", 0.1)
     assert "and 2 more" in error.message
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said", "not_said"),
+    [
+        ("minmax", "Add pictures like those of the evaluation set", "set `ranges: minmax`"),
+        ("mean-minmax", "`ranges: mean-minmax` takes the mean of the pictures' ranges", "widest range that these"),
+        ("mse", "`ranges: mse` cuts the rarest values by design", "mean of the pictures"),
+    ],
+)
+def test_advice_on_saturation_fits_the_rule_that_set_the_ranges(ranges: str, said: str, not_said: str) -> None:
+    found = saturation_finding({"conv1": 0.05}, ranges=ranges)
+    assert found is not None
+    assert "conv1 (5.0%)" in found.message
+    assert said in found.message
+    assert not_said not in found.message
+    assert ("set `ranges: minmax`" in found.message) == (ranges != "minmax")

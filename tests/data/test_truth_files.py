@@ -41,10 +41,11 @@ def test_the_truth_comes_with_its_sample(tmp_path: Path) -> None:
     assert isinstance(reader.truths[1], TruthFile)  # nothing but its place is kept in memory
 
 
-def test_a_broken_truth_leaves_its_sample_out(tmp_path: Path) -> None:
-    reader = opened(tmp_path, [encoded(picture(8)), b""])
-    assert list(reader.ids) == ["0.png"]
-    assert reader.skipped == {"1.png": "its truth 1_mask.png: no picture"}
+def test_broken_truths_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"2 truths are broken: 1_mask\.png: no picture; 2_mask\.png: no picture\. Correct"
+    ):
+        opened(tmp_path, [encoded(picture(8)), b"", b""])
 
 
 def test_a_truth_that_goes_later_is_an_error(tmp_path: Path) -> None:

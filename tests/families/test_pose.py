@@ -13,7 +13,7 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import Poses
 from edgecv.core.tensor import TensorSpec
-from edgecv.errors import DataError, ModelError, UsageError
+from edgecv.errors import ModelError
 from edgecv.families import pose
 
 CONTRACT = InputContract(size=(64, 48))
@@ -87,7 +87,7 @@ def test_seventeen_points_are_those_of_coco() -> None:
 @pytest.mark.parametrize(
     ("chosen", "shapes", "words"),
     [
-        (spec("head"), [(1, 1, 17, 3)], "Allowed: movenet, heatmap, simcc, yolo-pose"),
+        (spec("head"), [(1, 1, 17, 3)], "Allowed: movenet, heatmap, simcc, yolo-pose, regression"),
         (spec("movenet"), [(1, 17, 3)], "head movenet needs one output (1, 1, K, 3)"),
         (spec("simcc"), [(1, 17, 96)], "head simcc needs two outputs"),
         (spec("movenet", keypoints=("a",)), [(1, 1, 17, 3)], "family.keypoints names 1"),
@@ -113,7 +113,7 @@ def poses(points: np.ndarray) -> Poses:
     return Poses(points.astype(np.float32), np.ones(len(points), np.float32))
 
 
-def test_pck_and_agreement() -> None:
+def test_agreement() -> None:
     draws = np.random.default_rng(0)
     truth = np.concatenate([draws.uniform(0, 100, (2, 17, 2)), np.ones((2, 17, 1))], axis=2)
     near, far = truth.copy(), truth.copy()
@@ -122,23 +122,89 @@ def test_pck_and_agreement() -> None:
     assert pose.agree(poses(truth), poses(near))
     assert not pose.agree(poses(truth), poses(far))
     assert not pose.agree(poses(truth), poses(near[:1]))
-    counted = pose.metric(spec("movenet"), "pck")
-    counted.update(poses(near), poses(truth))
-    assert counted.compute().value == 1.0
-    half = truth.copy()
-    half[0, :8, :2] += 60
-    counted.update(poses(half), poses(truth))
-    figures = counted.compute()
-    assert figures.samples == 4
-    assert figures.value == pytest.approx((3 + 9 / 17) / 4)
-    counted.update(poses(truth[:0]), poses(truth))
-    assert counted.compute().per_sample[-1] == 0.0
-    with pytest.raises(UsageError, match="allowed: pck"):
-        pose.metric(spec("movenet"), "ap")
-    with pytest.raises(DataError, match="no labelled person"):
-        pose.metric(spec("movenet"), "pck").compute()
-    with pytest.raises(ModelError, match="cannot train pose"):
-        pose.loss(None, None, spec("movenet"), label_smoothing=0.0)
+
+
+def peak(at: tuple[float, float], size: tuple[int, int] = (32, 24), sigma: float = 1.5) -> np.ndarray:
+    """A map (1, 1, h, w) with a peak at (x, y) in cells, 0.5 the middle of the first."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    return np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * sigma**2)).astype(np.float32)[np.newaxis, np.newaxis]
+
+
+@pytest.mark.parametrize("at", [(10.5, 12.5), (10.7, 12.1), (13.95, 20.3), (6.31, 25.77)])
+def test_taylor_finds_a_peak_between_cells(at: tuple[float, float]) -> None:
+    contract = InputContract(size=(128, 96))
+    maps = peak(at)
+    found = {
+        refine: pose.decode(
+            [maps], spec("heatmap", keypoints=("a",), options={"refine": refine, "sigma": 1.5}), contract
+        )
+        for refine in ("taylor", "quarter", "none")
+    }
+    off = {refine: float(np.abs(item.keypoints[0, 0, :2] / 4 - at).max()) for refine, item in found.items()}
+    assert off["taylor"] < 0.02
+    assert off["quarter"] <= 0.26
+    assert off["none"] <= 0.5
+    assert off["taylor"] <= off["quarter"]
+
+
+def test_taylor_of_an_edge_or_a_flat_map_stays_in_its_cell() -> None:
+    options = {"refine": "taylor"}
+    for maps, cell in ((peak((0.2, 31.9)), (0.5, 31.5)), (np.zeros((1, 1, 32, 24), np.float32), (0.5, 0.5))):
+        found = pose.decode([maps], spec("heatmap", keypoints=("a",), options=options), InputContract(size=(32, 24)))
+        np.testing.assert_allclose(found.keypoints[0, 0, :2], cell)
+    tiny = np.zeros((1, 1, 3, 3), np.float32)
+    tiny[0, 0, 1, 1] = 1
+    found = pose.decode([tiny], spec("heatmap", keypoints=("a",), options=options), InputContract(size=(3, 3)))
+    np.testing.assert_allclose(found.keypoints[0, 0], [1.5, 1.5, 1.0])
+
+
+def test_values_that_stand_at_the_corner_of_a_cell() -> None:
+    maps = np.zeros((1, 2, 32, 24), np.float32)
+    maps[0, :, 8, 4] = 1
+    options = {"cells": "corner", "refine": "none"}
+    found = pose.decode([maps], spec("heatmap", options=options), InputContract(size=(128, 96)))
+    np.testing.assert_allclose(found.keypoints[0, 0, :2], [16, 32])
+
+
+def test_names_tell_which_axis_has_the_maps() -> None:
+    names = tuple("abcdefghijklmnopq")
+    maps = np.zeros((1, 17, 16, 12), np.float32)  # fewer columns than keypoints
+    assert pose.problems(spec("heatmap", keypoints=names), [TensorSpec("o", maps.shape, "float32")]) == []
+    found = pose.decode([maps], spec("heatmap", keypoints=names), CONTRACT)
+    assert found.keypoints.shape == (1, 17, 3)
+
+
+def test_simcc_scores_may_be_probabilities() -> None:
+    across, down = np.zeros((1, 1, 4), np.float32), np.zeros((1, 1, 4), np.float32)
+    across[0, 0, 1], down[0, 0, 2] = 3.0, 9.0
+    found = pose.decode([across, down], spec("simcc", options={"softmax": True}), CONTRACT)
+    assert found.keypoints[0, 0, 2] == pytest.approx(np.exp(3) / (np.exp(3) + 3), rel=1e-5)
+    assert pose.decode([across, down], spec("simcc"), CONTRACT).keypoints[0, 0, 2] == 1.0
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (1, 3, 2), (1, 6, 1, 1)])
+def test_coordinates_of_landmarks(shape: tuple[int, ...]) -> None:
+    given = np.array([0.5, 0.25, 0.0, 1.0, 0.1, 0.2], np.float32).reshape(shape)
+    found = pose.decode([given], spec("regression"), CONTRACT, picture=(128, 96))
+    np.testing.assert_allclose(found.keypoints[0], [[48, 32, 1], [0, 128, 1], [9.6, 25.6, 1]], rtol=1e-5)
+    pixels = pose.decode([given * 10], spec("regression", options={"normalized": False}), CONTRACT)
+    np.testing.assert_allclose(pixels.keypoints[0, 0, :2], [5, 2.5], rtol=1e-5)
+    assert pose.problems(spec("regression"), [TensorSpec("o", shape, "float32")]) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "words"),
+    [
+        ("heatmap", {"refine": "best"}, "allowed is quarter or taylor or none"),
+        ("heatmap", {"sigma": 0}, "a number above 0"),
+        ("simcc", {"refine": "taylor"}, "no option 'refine'"),
+        ("regression", {"pck_size": "head"}, "box, keypoints, area or the numbers of two keypoints"),
+        ("movenet", {"sigmas": [0.1, -1]}, "a number a keypoint"),
+        ("movenet", {"pck_share": 2}, "at most 1"),
+    ],
+)
+def test_options_are_checked(head: str, options: dict[str, object], words: str) -> None:
+    assert words in pose.problems(spec(head, options=options), [])[0]
 
 
 def test_movenet_on_a_real_picture(shared_data: Path, tmp_path: Path) -> None:

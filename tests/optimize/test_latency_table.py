@@ -109,10 +109,10 @@ def test_points_between_are_interpolated_and_nothing_narrower_is_slower() -> Non
 
     table = make_table([layer()], {KEY: (8, 16, 24, 32)}, meter=Uneven())
     assert table.points == 4
-    assert table.layer_ms(0, {}) == 4.0
-    assert table.layer_ms(0, {KEY: 0.25}) == table.layer_ms(0, {KEY: 0.5}) == 2.5
-    assert table.layer_ms(0, {KEY: 0.125}) == pytest.approx(3.25)
-    assert table.layer_ms(0, {KEY: 0.9}) == 1.0
+    assert table.layer_cost(0, {}) == 4.0
+    assert table.layer_cost(0, {KEY: 0.25}) == table.layer_cost(0, {KEY: 0.5}) == 2.5
+    assert table.layer_cost(0, {KEY: 0.125}) == pytest.approx(3.25)
+    assert table.layer_cost(0, {KEY: 0.9}) == 1.0
 
 
 def test_few_points_are_asked_for_and_equal_layers_only_once() -> None:
@@ -123,8 +123,8 @@ def test_few_points_are_asked_for_and_equal_layers_only_once() -> None:
     assert {shape.outputs for shape in meter.asked} >= {104, 512}
     both = make_table([layer(wide, inputs=True)], widths, meter=Blocks())
     assert both.points == 16
-    assert both.total_ms({}) == pytest.approx(blocks(wide))
-    assert both.total_ms({KEY: 0.5}) == pytest.approx(blocks(wide) / 4, rel=0.2)
+    assert both.total_cost({}) == pytest.approx(blocks(wide))
+    assert both.total_cost({KEY: 0.5}) == pytest.approx(blocks(wide) / 4, rel=0.2)
     deep = replace(wide, groups=0)
     assert make_table([layer(deep, inputs=True)], widths, meter=meter).points == 8
 

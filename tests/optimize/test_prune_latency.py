@@ -56,7 +56,7 @@ def planner(slow: list[float], quick: list[float], *, round_to: int = 8) -> Late
         NetLayer("quick", QUICK, (), ((("", "quick"), 64),)),
     ]
     table = make_table(layers, allowed_widths(scored, limits), meter=Blocks())
-    return LatencyPlanner.of(scored, limits, table, network_ms=table.total_ms({}) + 1.0)
+    return LatencyPlanner.of(scored, limits, table, network_ms=table.total_cost({}) + 1.0)
 
 
 def test_channels_go_where_they_cost_the_most_time() -> None:
@@ -74,7 +74,7 @@ def test_channels_go_where_they_cost_the_most_time() -> None:
 
 def test_importance_can_outweigh_time() -> None:
     plan = planner([1000.0] * 64, [0.001] * 64)
-    full_ms = plan.table.layer_ms(1, {})
+    full_ms = plan.table.layer_cost(1, {})
     assert plan.plan(plan.predicted_ms((0, 0)) - full_ms * 0.4, scope="global") == (0, 32)
 
 

@@ -13,7 +13,8 @@ from edgecv.core.recipe import FamilySpec, Prune
 from edgecv.core.target import Target
 from edgecv.errors import ModelError
 from edgecv.models.reference import digits_cnn
-from edgecv.optimize.sparsity import kept_sparse, no_gain, pattern_mask, sparsify
+from edgecv.optimize.sparse_gain import no_gain
+from edgecv.optimize.sparsity import kept_sparse, pattern_mask, sparsify
 from edgecv.recipe.load import load_typed
 
 FAMILY = FamilySpec(kind="classification", labels=tuple("abcdefghij"))

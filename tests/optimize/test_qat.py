@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,14 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv.core.recipe import Quantize
+from edgecv.core.protocols import CompileSource
+from edgecv.core.recipe import Distill, Quantize
 from edgecv.errors import DataError, ToolchainError
+from edgecv.measure.ladder import compiler_limits, sqnr_db
 from edgecv.optimize import qat
 from edgecv.optimize.batches import make_batches
+from edgecv.optimize.export import save_program, write_onnx
+from edgecv.optimize.features import TAPS
+from edgecv.optimize.live_norm import LiveNorm
 from edgecv.optimize.qat import quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
+from edgecv.optimize.sparsity import pattern_mask
 from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, top1_score
 
+from .test_engines_agree import ENGINES, Exported
 from .tiny_reader import CONTRACT, TinyReader
 
 pytestmark = pytest.mark.build
@@ -156,3 +165,140 @@ def test_the_module_is_left_alone() -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     quantize_qat(module, EXAMPLE, step=STEP, calibration=calibration, fit=train)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+LEARNED = dataclasses.replace(STEP, step_sizes="learned", ema=0.9, freeze_norms=0.4)
+
+
+def train_with(step: Quantize, *, checkpoint: Path | None = None, stop_at: int | None = None) -> Any:
+    """`train` with the step's average, a checkpoint, and a kill before epoch ``stop_at``."""
+
+    def run_fit(module: nn.Module, hooks: Hooks) -> FitResult:
+        def on_epoch_start(trained: nn.Module, epoch: int) -> None:
+            if epoch == stop_at:
+                raise Killed
+            assert hooks.on_epoch_start is not None
+            hooks.on_epoch_start(trained, epoch)
+
+        return fit(
+            module,
+            train=make_batches(TinyReader(), CONTRACT, batch_size=STEP.batch_size, shuffle_seed=0),
+            validation=make_batches(TinyReader(), CONTRACT, batch_size=20).fixed(),
+            objective=Objective(nn.functional.cross_entropy, top1_score),
+            plan=TrainPlan(epochs=step.epochs, lr=step.lr, ema=step.ema),
+            hooks=dataclasses.replace(hooks, on_epoch_start=on_epoch_start),
+            checkpoint=checkpoint,
+        )
+
+    return run_fit
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[QuantizedGraph, FitResult]:
+    return quantise(step=LEARNED, fit=train_with(LEARNED))
+
+
+def test_learned_steps_norms_and_average_train_and_deploy_what_was_validated(
+    learned: tuple[QuantizedGraph, FitResult],
+) -> None:
+    made, result = learned
+    outputs, truths = run(made.program)
+    assert (outputs.argmax(1) == truths).mean() > 0.9
+    # What was validated is the average in the graph that trains; what is deployed gives its loss again.
+    deployed = nn.functional.cross_entropy(torch.from_numpy(outputs), torch.from_numpy(truths)).item()
+    validated = result.history[result.best_epoch].validation_loss
+    assert deployed == pytest.approx(validated, rel=0.05, abs=0.01)
+
+
+def test_learned_scales_leave_what_was_observed(
+    learned: tuple[QuantizedGraph, FitResult], trained: tuple[QuantizedGraph, FitResult]
+) -> None:
+    assert [record.node for record in learned[0].plan] == [record.node for record in trained[0].plan]
+    assert {record.zero_point for record in learned[0].plan} == {0}
+    pairs = zip(learned[0].plan, trained[0].plan, strict=True)
+    assert all(one.scale_max != other.scale_max for one, other in pairs)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_learned_steps_lose_no_more_in_an_engine_than_the_ladder_allows(
+    tmp_path: Path, learned: tuple[QuantizedGraph, FitResult], engine: str
+) -> None:
+    save_program(learned[0].program, tmp_path / "model.pt2")
+    write_onnx(learned[0].program, tmp_path / "model.onnx")
+    exported = Exported(learned[0], CompileSource("int8", tmp_path / "model.onnx", tmp_path / "model.pt2"))
+    arrays = np.concatenate([batch for batch, _ in calibration()])
+    reference, found = exported.run_torch(arrays), exported.run(engine, arrays, tmp_path)
+    least_db, least_agreement = compiler_limits("int8")
+    assert sqnr_db([reference], [found]) >= least_db
+    assert (reference.argmax(1) == found.argmax(1)).mean() >= least_agreement
+
+
+@pytest.mark.parametrize("killed_at", [2, 7])
+def test_a_killed_training_goes_on_and_gives_the_same_graph(
+    tmp_path: Path, learned: tuple[QuantizedGraph, FitResult], killed_at: int
+) -> None:
+    path = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        quantise(step=LEARNED, fit=train_with(LEARNED, checkpoint=path, stop_at=killed_at))
+    made, result = quantise(step=LEARNED, fit=train_with(LEARNED, checkpoint=path))
+    assert result.history == learned[1].history
+    assert made.plan == learned[0].plan
+    assert np.array_equal(run(made.program)[0], run(learned[0].program)[0])
+
+
+def test_norms_follow_the_batches_at_first_and_are_gone_at_the_end() -> None:
+    live: list[set[bool]] = []
+
+    def watch(module: nn.Module, hooks: Hooks) -> FitResult:
+        norms = [part for part in module.modules() if isinstance(part, LiveNorm)]
+        for epoch in range(STEP.epochs):
+            hooks.set_mode(module, True)
+            assert hooks.on_epoch_start is not None
+            hooks.on_epoch_start(module, epoch)
+            live.append({part.live for part in norms})
+        hooks.set_mode(module, False)
+        assert not any(part.live for part in norms)
+        return FitResult(module, 0, 0, None, ())
+
+    made, _ = quantise(step=LEARNED, fit=watch)
+    assert live == [{True}] * 4 + [{False}] * 5
+    names = {getattr(node.target, "__name__", "") for node in made.program.graph.nodes}
+    assert not any("batch_norm" in name for name in names)
+
+
+def test_zeros_of_sparse_weights_are_zeros_in_the_deployed_graph() -> None:
+    module = network()
+    with torch.no_grad():
+        module[3].weight.mul_(pattern_mask(module[3].weight))
+    zeros = module[3].weight == 0
+    made, _ = quantize_qat(
+        module, EXAMPLE, step=LEARNED, calibration=calibration, fit=train_with(dataclasses.replace(LEARNED, epochs=2))
+    )
+    weight = made.program.state_dict["3.weight"]
+    assert bool((weight[zeros] == 0).all())
+    assert float((weight[~zeros] != 0).float().mean()) > 0.9
+
+
+def test_features_are_distilled_into_the_graph() -> None:
+    teacher = network()
+    distill = Distill(weight=1.0, features=("4",))
+    step = dataclasses.replace(STEP, epochs=2, distill=distill)
+
+    def run_fit(module: nn.Module, hooks: Hooks) -> FitResult:
+        assert TAPS in module.meta
+        return fit(
+            module,
+            train=make_batches(TinyReader(), CONTRACT, batch_size=8, shuffle_seed=0),
+            validation=None,
+            objective=Objective(nn.functional.cross_entropy, None, teacher, distill),
+            plan=TrainPlan(epochs=2, lr=1e-3),
+            hooks=hooks,
+        )
+
+    made, result = quantise(step=step, fit=run_fit)
+    assert result.losses[-1] < result.losses[0]
+    assert not any("feature_tap" in node.name for node in made.program.graph.nodes)

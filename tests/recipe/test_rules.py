@@ -98,7 +98,8 @@ def test_a_budget_without_a_metric_has_the_familys_first() -> None:
 def test_detection_takes_boxes_and_calibrates_without() -> None:
     assert broken_rules(DETECTION) == []
     (found,) = broken_rules({**DETECTION, "data": {"eval": {"kind": "imagefolder", "path": "x"}}})
-    assert found == (("data", "eval", "kind"), "is imagefolder, which is not for detection here; allowed: coco")
+    allowed = "coco, yolo, voc, kitti, scenes-boxes"
+    assert found == (("data", "eval", "kind"), f"is imagefolder, which is not for detection here; allowed: {allowed}")
     source = {"kind": "images", "path": "x"}
     data = {**DETECTION["data"], "calibration": {"source": source}}
     filled = with_defaults({**DETECTION, "data": data})
@@ -107,7 +108,7 @@ def test_detection_takes_boxes_and_calibrates_without() -> None:
     data["calibration"] = {"source": source, "select": "stratified"}
     ((where, message),) = broken_rules({**DETECTION, "data": data})
     assert where == ("data", "calibration", "select")
-    assert "has no classes; use random or k-center" in message
+    assert "has no classes to pick by; use random or k-center" in message
 
 
 def test_no_epochs_need_no_training_data() -> None:

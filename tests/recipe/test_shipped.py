@@ -14,7 +14,7 @@ from edgecv.recipe.files import list_recipes
 from edgecv.recipe.load import load_recipe, recipe_for
 
 RECIPES = list_recipes()
-WITH_DATA = [name for name in RECIPES if name != "digits"]
+WITH_DATA = [name for name, path in RECIPES.items() if "${EDGECV_DATA}" in path.read_text()]
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def env(tmp_path: Path) -> dict[str, str]:
     for path in RECIPES.values():
         for variable, rest in re.findall(r"\$\{(EDGECV_\w+)\}(/[\w./-]+)", path.read_text()):
             place = tmp_path / variable / rest.lstrip("/")
-            if place.suffix in (".safetensors", ".th", ".onnx", ".json"):
+            if place.suffix:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(b"")
+                place.write_text("one\ntwo\n")
             else:
                 place.mkdir(parents=True, exist_ok=True)
     return {name: str(tmp_path / name) for name in ("EDGECV_DATA", "EDGECV_WEIGHTS")}
@@ -42,7 +42,6 @@ def test_a_ready_recipe_loads(name: str, env: dict[str, str]) -> None:
     recipe = loaded.recipe
     assert isinstance(recipe.data.calibration, CalibrationSpec)
     assert (recipe.model.weights is not None) != recipe.model.source.startswith("onnx:")
-    assert len(recipe.family.labels) in (10, 80, 1000)
     for target in loaded.targets:
         budgets = recipe_for(loaded, target.name).budgets
         assert budgets.accuracy is not None

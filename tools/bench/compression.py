@@ -1,6 +1,7 @@
 """int8 by edgecv against int8 by each engine's own tool, on the same calibration pictures, in one run.
 
-For every model and engine: the metric of the float file, of our int8 file (one set of scales for all engines) and of
+For every model and engine: the metric of the float file, of our int8 file (one set of scales for all engines, found
+by the repair ladder as `edgecv optimize` climbs it, without a setting by hand) and of
 the file that NNCF (OpenVINO, ONNX), ONNX Runtime's quantize_static and ai-edge-quantizer (LiteRT) make; sizes; the
 loss with its paired bootstrap interval; and the latency of float and int8, taken in turn. Needs EDGECV_TEST_DATA.
 Calibration pictures are never evaluated. Absolute times belong to this machine; the ratio is the figure.
@@ -26,10 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from compression_cases import LIKE, Case, Likeness, cases, read
+from compression_ladder import quantised, words
 
 from edgecv import backends, families
 from edgecv.core.protocols import CompileSource, PartsMetric
-from edgecv.core.recipe import Quantize
 from edgecv.core.target import BackendName, Target
 from edgecv.errors import EdgecvError
 from edgecv.measure.gate import judge_drop, judge_parts
@@ -91,7 +92,6 @@ class Build:
         import torch
 
         from edgecv.optimize.export import export_program, save_program, write_onnx
-        from edgecv.optimize.ptq import quantize_ptq
 
         case, folder = self.case, self.folder / maker
         folder.mkdir()
@@ -101,13 +101,13 @@ class Build:
             if maker == FLOAT:
                 program = export_program(module, example)
             else:
-                step = Quantize("ptq", **case.settings)
-                program = quantize_ptq(
-                    module, example, step=step, calibration=lambda: ((item, None) for item in self.inputs)
-                ).program
+                made_int8, climbed = quantised(case, module, self.inputs, log=self.log)
+                program = made_int8.program
             save_program(program, folder / "model.pt2")
             write_onnx(program, folder / "model.onnx")
         precision: Literal["fp32", "int8"] = "fp32" if maker == FLOAT else "int8"
+        if maker == OURS:
+            print("\n".join(f"  {case.name}: {line}" for line in words(climbed)), flush=True)
         source = CompileSource(precision, folder / "model.onnx", folder / "model.pt2")
         for engine in ENGINES:
             out = folder / engine
@@ -282,6 +282,14 @@ def table(case: Case, folder: Path, *, runs: int) -> None:
                 flush=True,
             )
             model.engine.close()
+            tell_unlike(case, maker, metrics[maker])
+
+
+def tell_unlike(case: Case, maker: str, metric: Any) -> None:
+    """Name the pictures whose answer is another one: with eight pictures each of them is 12.5 points."""
+    if maker == OURS and isinstance(metric, Likeness) and case.metric == "same faces":
+        names = [path.name for path, score in zip(case.images, metric.scores, strict=True) if score < 1]
+        print(f"  {case.name}: other faces on {', '.join(names) or 'no picture'}", flush=True)
 
 
 def main() -> int:

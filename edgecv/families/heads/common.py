@@ -95,14 +95,15 @@ def setting(head: Mapping[str, Option], spec: FamilySpec, name: str) -> Any:
 
 def option_problems(allowed: Mapping[str, Option], spec: FamilySpec) -> list[str]:
     """What is wrong with ``spec.options``, in words."""
+    owner = f"head {spec.head!r}" if spec.head else f"family {spec.kind}"
     found = []
     for name, value in spec.options.items():
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            found.append(f"head {spec.head!r} has no option {name!r}; allowed: {', '.join(sorted(allowed))}.{hint}")
+            found.append(f"{owner} has no option {name!r}; allowed: {', '.join(sorted(allowed))}.{hint}")
         elif not allowed[name].fits(value):
-            found.append(f"option {name!r} of head {spec.head!r} is {value!r}; allowed is {allowed[name].allowed}")
+            found.append(f"option {name!r} of {owner} is {value!r}; allowed is {allowed[name].allowed}")
     return found
 
 

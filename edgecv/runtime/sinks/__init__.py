@@ -26,6 +26,7 @@ def _mqtt(place: str) -> Sink:
 SINKS: dict[str, tuple[Callable[[str], Sink], Policy]] = {
     "video": (lambda place: VideoFile(Path(place)), "every"),
     "images": (lambda place: Pictures(Path(place)), "every"),
+    "results": (lambda place: Pictures(Path(place), results=True), "every"),
     "jsonl": (lambda place: TextFile(Path(place), json_lines), "every"),
     "csv": (lambda place: TextFile(Path(place), csv_lines, head=csv_head()), "every"),
     "mot": (lambda place: TextFile(Path(place), mot_lines), "every"),

@@ -15,7 +15,7 @@ from edgecv.core.mot import mot_line
 from edgecv.core.results import Detections, label_of
 from edgecv.core.stream import FrameResult, StreamFacts
 from edgecv.errors import ToolchainError, UsageError
-from edgecv.vision.draw import draw
+from edgecv.vision.draw import draw, picture_of
 
 _FLUSH_EVERY = 30
 _CSV_HEAD = ("frame", "captured_s", "track", "class", "label", "score", "x1", "y1", "x2", "y2")
@@ -149,10 +149,13 @@ class VideoFile:
 
 
 class Pictures:
-    """One JPEG file a frame, whole or not there."""
+    """One file a frame, whole or not there: a JPEG of the frame with its result drawn on it.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    With ``results`` a PNG of what `picture_of` keeps: the restored picture itself, without loss.
+    """
+
+    def __init__(self, folder: Path, *, results: bool = False) -> None:
+        self._folder, self._results = folder, results
 
     def open(self, facts: StreamFacts) -> None:
         """See `edgecv.core.stream.Sink.open`."""
@@ -163,16 +166,32 @@ class Pictures:
 
     def write(self, item: FrameResult) -> None:
         """See `edgecv.core.stream.Sink.write`."""
-        done, data = cv2.imencode(".jpg", drawn(item), [cv2.IMWRITE_JPEG_QUALITY, 90])
-        if not done:
-            raise ToolchainError("OpenCV cannot encode JPEG here")
-        place = self._folder / f"{item.frame.index:08d}.jpg"
-        partial = place.with_suffix(".partial")
-        partial.write_bytes(data.tobytes())
-        partial.replace(place)
+        name = f"{item.frame.index:08d}"
+        if self._results:
+            write_picture(self._folder / f"{name}.png", picture_of(item.frame.image, item.result))
+        else:
+            write_picture(self._folder / f"{name}.jpg", drawn(item))
 
     def close(self) -> None:
         """See `edgecv.core.stream.Sink.close`."""
+
+
+def write_picture(place: Path, image: Any) -> None:
+    """Write a picture (uint8 BGR) by the ending of ``place``, .png or .jpg, whole or not at all.
+
+    Raises:
+        UsageError: the file cannot be written.
+        ToolchainError: this OpenCV lacks the format.
+    """
+    done, data = cv2.imencode(place.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 90] if place.suffix == ".jpg" else [])
+    if not done:
+        raise ToolchainError(f"OpenCV cannot encode {place.suffix} here")
+    partial = place.with_suffix(".partial")
+    try:
+        partial.write_bytes(data.tobytes())
+        partial.replace(place)
+    except OSError as error:
+        raise UsageError(f"{place} cannot be written ({error.strerror}); choose another place") from error
 
 
 def drawn(item: FrameResult) -> Any:

@@ -1,0 +1,90 @@
+"""What a family's network is trained towards: its loss on labels, its teacher's outputs, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgecv import families
+from edgecv.core.contract import InputContract
+from edgecv.core.recipe import FamilySpec
+from edgecv.errors import ModelError
+from edgecv.optimize.distill import as_distill, class_logits, output_match
+from edgecv.optimize.training import Objective
+
+__all__ = ["class_score", "family_objective", "train_objective"]
+
+
+def class_score(spec: FamilySpec) -> Callable[[Any, Any], float]:
+    """Top-1 share (0..1) of a batch, for `fit`; outputs of any shape that flattens to `(N, C)`."""
+    first = 1 if spec.background else 0
+
+    def score(outputs: Any, truths: Any) -> float:
+        best = class_logits(outputs, spec)[:, first:].argmax(dim=1)
+        return float((best == truths).float().mean().item())
+
+    return score
+
+
+def family_objective(
+    spec: FamilySpec,
+    *,
+    label_smoothing: float = 0.0,
+    teacher: nn.Module | None = None,
+    distill: Any = 0.0,
+    contract: InputContract | None = None,
+) -> Objective:
+    """The family's loss on labels and its score as `fit` takes them.
+
+    ``distill`` is a recipe's share or `Distill`; ``contract`` is needed beside a ``teacher`` (some heads of detectors
+    are read by it).
+    """
+    family, form = families.get(spec.kind), as_distill(distill)
+
+    def loss(outputs: Any, truths: Any) -> torch.Tensor:
+        value: torch.Tensor = family.loss(outputs, truths, spec, label_smoothing=label_smoothing)
+        return value
+
+    match = None if contract is None else output_match(spec, contract, distill=form)
+    score = class_score(spec) if spec.kind == "classification" else None
+    return Objective(loss, score, teacher, form, match, "top1" if score else "minus_loss")
+
+
+def train_objective(
+    spec: FamilySpec,
+    contract: InputContract,
+    truths: Sequence[Any],
+    *,
+    teacher: nn.Module | None,
+    distill: Any,
+    label_smoothing: float = 0.0,
+) -> Objective:
+    """`family_objective` for a training set with these ``truths``; without labels the teacher is all there is.
+
+    A family without a loss of its own (`edgecv.core.kinds`) learns from the teacher alone, whatever its share. So
+    does every family with ``distill`` 1; where its truths are missing too, the best epoch is the one nearest to the
+    teacher.
+
+    Raises:
+        ModelError: there is nothing to learn from: a share above 0 and no teacher, no labels and a share below 1,
+            or neither a loss nor a teacher.
+    """
+    objective = family_objective(
+        spec, label_smoothing=label_smoothing, teacher=teacher, distill=distill, contract=contract
+    )
+    weight = objective.distill.weight
+    if weight > 0 and teacher is None:
+        raise ModelError(f"distill is {weight} and there is no teacher; give the original network, or 0")
+    has_loss, labelled = families.trains(spec), all(truth is not None for truth in truths)
+    if has_loss and labelled:
+        return objective
+    if weight == 0 or (has_loss and weight < 1):
+        trained = f"{spec.kind}, head {spec.head}," if spec.head else spec.kind
+        why = f"{trained} has no loss on labels" if not has_loss else "the training set has no labels"
+        raise ModelError(f"{why} and distill is {weight}; set distill: 1.0 to learn from the original network")
+    alone = replace(objective.distill, weight=1.0)
+    return replace(objective, score=None, distill=alone, score_name="minus_distance", labels=False)

@@ -1,0 +1,126 @@
+"""How the repair ladder's rungs are judged: by labels where there are some, else by likeness to the float network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecv.build.judge import SURE, UNLIKE_PER_LOST, likeness, make_judge, measure_words, score_module
+from edgecv.build.judge_pictures import JudgePictures
+from edgecv.core.contract import InputContract
+from edgecv.core.recipe import AccuracyBudget, Budgets, Data, DataSpec, FamilySpec, ModelSpec, Recipe
+from edgecv.core.results import Detections
+from edgecv.optimize.repair import acceptable
+from tests.data.memory_reader import MemoryReader
+
+LABELS = ("dark", "light")
+
+
+def recipe(family: FamilySpec, *, max_drop: float | None = 0.01) -> Recipe:
+    return Recipe(
+        recipe=1,
+        name="r",
+        model=ModelSpec("python:m:f", InputContract((4, 4), color="gray", mean=(0.0,), std=(1.0,))),
+        family=family,
+        data=Data(DataSpec("sklearn-digits")),
+        targets=("host-onnxruntime",),
+        budgets=Budgets(accuracy=AccuracyBudget("top1" if family.kind == "classification" else "ap", max_drop)),
+    )
+
+
+CLASSES = recipe(FamilySpec("classification", LABELS))
+OBJECTS = recipe(FamilySpec("detection", LABELS, head="yolox", score_threshold=0.05))
+
+
+class Threshold(nn.Module):
+    """Light from a mean brightness of ``edge`` (0..255) on."""
+
+    def __init__(self, edge: float) -> None:
+        super().__init__()
+        self.edge = edge / 255
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        level = image.mean(dim=(1, 2, 3))
+        return torch.stack([self.edge - level, level - self.edge], dim=1)
+
+
+def grays(levels: Sequence[int]) -> MemoryReader:
+    images = [np.full((4, 4), level, dtype=np.uint8) for level in levels]
+    return MemoryReader(images, [int(level >= 128) for level in levels])
+
+
+def pictures(*, labelled: bool) -> JudgePictures:
+    return JudgePictures(grays(range(0, 256, 2)), labelled, "the training set")  # type: ignore[arg-type]
+
+
+def test_labels_decide_where_there_are_labels() -> None:
+    held = pictures(labelled=True)
+    judge = make_judge(CLASSES, held, Threshold(139))
+    same, better, worse = judge(Threshold(139)), judge(Threshold(127)), judge(Threshold(180))
+    assert same.value == pytest.approx(1 - 6 / 128)
+    assert (same.drop.drop, better.value) == (0, 1)
+    assert better.drop.drop < 0 < worse.drop.drop
+    assert worse.drop.max_drop == 0.01
+    assert acceptable(better)
+    assert not acceptable(worse)
+    assert measure_words(CLASSES, held) == "top1 by their labels"
+
+
+def test_without_labels_the_float_network_is_the_measure() -> None:
+    held = pictures(labelled=False)
+    judge = make_judge(CLASSES, held, Threshold(139))
+    same, otherwise = judge(Threshold(139)), judge(Threshold(127))
+    assert (same.value, same.drop.drop) == (1, 0)
+    assert otherwise.value == pytest.approx(1 - 6 / 128)  # better by the labels, which it does not know
+    assert otherwise.drop.max_drop == pytest.approx(UNLIKE_PER_LOST * 0.01)
+    assert not acceptable(judge(Threshold(180)))
+    assert "likeness to the float network" in measure_words(CLASSES, held)
+
+
+def test_without_a_limit_everything_is_acceptable() -> None:
+    for labelled in (True, False):
+        judge = make_judge(recipe(CLASSES.family, max_drop=None), pictures(labelled=labelled), Threshold(128))
+        assert acceptable(judge(Threshold(255)))
+
+
+def test_an_even_pick_of_the_pictures_is_scored() -> None:
+    assert len(score_module(CLASSES, grays(range(256)), Threshold(128), limit=10).figures.per_sample) == 10
+
+
+def found(*objects: tuple[float, float, int]) -> Detections:
+    """Boxes of 10 x 10 at (left, score, class)."""
+    boxes = np.array([[left, 0, left + 10, 10] for left, _, _ in objects], dtype=np.float32).reshape(-1, 4)
+    scores = np.array([score for _, score, _ in objects], dtype=np.float32)
+    return Detections(boxes, scores, np.array([index for _, _, index in objects], dtype=np.int64), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("other", "wanted"),
+    [
+        (found((0, 0.9, 0), (50, 0.5, 1)), 1.0),
+        (found((2, 0.45, 0), (50, SURE / 2, 1)), 1.0),  # moved a little; half as sure is found still
+        (found((0, 0.9, 0)), 2 / 3),  # one of three sure objects of both has no partner
+        (found((0, 0.9, 0), (50, 0.5, 0)), 2 / 4),  # another class is lost and made up
+        (found((0, 0.9, 0), (50, 0.5, 1), (90, 0.6, 0)), 4 / 5),
+        (found((0, 0.9, 0), (50, 0.5, 1), (90, 0.3, 0)), 1.0),  # what is not sure does not count
+        (found(), 0.0),
+    ],
+)
+def test_detections_are_alike_by_their_sure_objects(other: Detections, wanted: float) -> None:
+    assert likeness(OBJECTS, found((0, 0.8, 0), (50, 0.5, 1)), other) == pytest.approx(wanted)
+
+
+def test_two_empty_pictures_are_alike() -> None:
+    assert likeness(OBJECTS, found(), found()) == 1
+
+
+def test_a_recipes_higher_threshold_counts() -> None:
+    strict: Any = recipe(FamilySpec("detection", LABELS, head="yolox", score_threshold=0.7))
+    assert likeness(strict, found((0, 0.65, 0)), found()) == 1
+    assert likeness(strict, found((0, 0.75, 0)), found((0, 0.4, 0))) == 1
+    assert likeness(strict, found((0, 0.75, 0)), found((0, 0.3, 0))) == 0

@@ -1,0 +1,83 @@
+"""Our int8 network of a benchmark case: post-training quantisation with the repair ladder, as a build makes it.
+
+The rungs are judged by the product's own judge for pictures without labels: likeness to the float network's answers,
+on pictures that are neither calibrated on nor evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compression_cases import Case, read
+
+from edgecv.build.judge import make_judge
+from edgecv.build.judge_pictures import JudgePictures
+from edgecv.core.protocols import Sample
+from edgecv.core.recipe import AccuracyBudget, Budgets, Data, DataSpec, ModelSpec, Quantize, Recipe
+from edgecv.optimize.quantized import QuantizedGraph
+from edgecv.optimize.repair import Judged, Repair, Workshop, repair
+
+JUDGED = 48
+"""Pictures that the rungs are judged on, at most."""
+
+
+class Pictures:
+    """Image files as a data set without labels."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(str(self._paths[index]), read(self._paths[index]), None)
+
+
+def recipe_of(case: Case) -> Recipe:
+    """What a user would write for this case."""
+    return Recipe(
+        recipe=1,
+        name="bench",
+        model=ModelSpec("onnx:bench", input=case.contract),
+        family=case.family,
+        data=Data(eval=DataSpec("images")),
+        targets=("host-onnxruntime",),
+        budgets=Budgets(AccuracyBudget(case.budget, max_drop=case.max_drop)),
+    )
+
+
+def judge_of(case: Case, module: Any) -> Callable[[Any], Judged]:
+    """The ladder's judge of this case."""
+    every = max(1, len(case.held) // JUDGED)
+    pictures: Any = Pictures(case.held[::every][:JUDGED])
+    return make_judge(recipe_of(case), JudgePictures(pictures, labelled=False, origin="the benchmark"), module)
+
+
+def quantised(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path) -> tuple[QuantizedGraph, Repair]:
+    """The Q/DQ program and the climb, from prepared calibration pictures `(1, C, H, W)` float32."""
+    import torch
+
+    workshop = Workshop(
+        module,
+        torch.from_numpy(inputs[0]),
+        lambda: ((item, None) for item in inputs),
+        judge_of(case, module),
+        samples=len(inputs),
+        log=log,
+    )
+    return repair(workshop, Quantize("ptq", **{"repair": "ptq", **case.settings}))
+
+
+def words(climbed: Repair) -> list[str]:
+    """The climb, a line a rung."""
+    first, last = climbed.first, climbed.last
+    lines = [f"ladder {climbed.outcome}: {first.value:.4f} (drop {first.drop.drop:+.4f}) -> {last.value:.4f}"]
+    for rung in climbed.rungs:
+        after = "" if rung.after is None else f"{rung.before:.4f} -> {rung.after:.4f}, "
+        kept = "kept" if rung.kept else f"rolled back ({rung.note})"
+        lines.append(f"  {rung.rung}: {rung.what}; {after}{rung.seconds:.0f} s, {kept}")
+    return [*lines, f"  settings: {climbed.settings}"]
