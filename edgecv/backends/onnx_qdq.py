@@ -10,6 +10,7 @@ None of them changes a number that the graph computes:
 * `to_uint8` moves activations from int8 with zero point z to uint8 with zero point z + 128. ONNX
   Runtime's x86 kernels for signed activations are about ten times slower, and the pass that it has for
   this leaves part of the graph in float and breaks some models.
+* `join_silu` writes SiLU as one node, which ONNX Runtime would not find again between Q and DQ nodes.
 """
 
 from __future__ import annotations
@@ -263,6 +264,40 @@ def to_uint8(model: Any) -> int:
     graph.value_info.extend(types)
     _drop_unused(graph)
     return left
+
+
+def join_silu(model: Any) -> int:
+    """Write x * Sigmoid(x) of a dequantised x as ONNX Runtime's operator for both (QuickGelu), in place.
+
+    ONNX Runtime joins the two itself in a float graph. Behind a DQ node it first gives each reader a DQ node of
+    its own, after which they no longer look joined: YOLOX-nano was 0.8 times as fast as float, and is as fast now.
+
+    Returns:
+        How many were joined.
+    """
+    from onnx import helper
+
+    graph, found, joined = model.graph, links(model), 0
+    for place, node in reversed(list(enumerate(graph.node))):
+        sources = [found.maker.get(name) for name in node.input] if node.op_type == "Mul" else []
+        gates = [item for item in sources if item is not None and item.op_type == "Sigmoid"]
+        for gate in gates:
+            value, made = gate.input[0], gate.output[0]
+            before = found.maker.get(value)
+            alone = len(found.readers.get(made, [])) == 1 and made not in found.outputs
+            if before is None or before.op_type != DQ or not alone or sorted(node.input) != sorted((value, made)):
+                continue
+            both = helper.make_node(
+                "QuickGelu", [value], [node.output[0]], name=node.name, domain="com.microsoft", alpha=1.0
+            )
+            graph.node.insert(place, both)
+            graph.node.remove(node)
+            graph.node.remove(gate)
+            joined += 1
+            break
+    if joined and all(item.domain != "com.microsoft" for item in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return joined
 
 
 def _same_zero(node: Any, zero: Array, constants: Mapping[str, Array]) -> bool:

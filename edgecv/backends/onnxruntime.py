@@ -43,6 +43,7 @@ _LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_CPU = ["CPUExecutionProvider"]
 _SIGNED = {"session.qdqisint8allowed": "1"}
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
 _INT8_OPS = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantize", "NhwcMaxPool")
@@ -77,8 +78,8 @@ def version() -> str:
 def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> Compiled:
     """Check the exported ONNX file, bring it into the form that runs fast, and prove that it loads.
 
-    int8: constant weights are quantised now, activations become uint8 and ReLU works on quantised
-    values, none of which changes a number. fp16: weights and computation become float16, inputs and
+    int8: constant weights are quantised now, activations become uint8, ReLU works on quantised
+    values and SiLU is one node, none of which changes a number. fp16: weights and computation become float16, inputs and
     outputs stay float32.
 
     Raises:
@@ -94,6 +95,8 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
         onnx_qdq.fold_weights(model)
         left = onnx_qdq.to_uint8(model)
         onnx_qdq.clip_behind(model)
+        if options.get("providers", _CPU) in (_CPU, tuple(_CPU)):
+            onnx_qdq.join_silu(model)
         if left:
             # Only then: the engine's own pass would break such a file, and signed kernels are slow on x86.
             options["config"] = {**_SIGNED, **options.get("config", {})}

@@ -10,9 +10,11 @@ from edgecv import families
 from edgecv.build.judge_pictures import MOST_PICTURES, JudgePictures
 from edgecv.build.plan import metric_name
 from edgecv.core.figures import AccuracyFigures
+from edgecv.core.kinds import metric_unit
 from edgecv.core.protocols import Graded, Parts, PartsMetric, Reader
 from edgecv.core.recipe import Recipe
 from edgecv.core.results import Detections
+from edgecv.errors import DataError
 from edgecv.families.detection_metric import matches
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.gate import judge_drop, judge_parts
@@ -58,12 +60,18 @@ def make_judge(recipe: Recipe, pictures: JudgePictures, reference: Any) -> Calla
     has 1 by that, and `UNLIKE_PER_LOST` times the drop is allowed.
 
     Raises:
-        DataError: there is no picture or the truths do not fit the family.
+        DataError: there is no picture, the truths do not fit the family, or there are none for a metric in dB.
         UsageError: the family has no such metric.
     """
     budget = recipe.budgets.accuracy
     max_drop = budget.max_drop if budget is not None else None
     if not pictures.labelled:
+        name = metric_name(recipe)
+        if metric_unit(name) != "share":
+            raise DataError(
+                f"the repair ladder has no pictures with a truth, and {name} is not a share that likeness to the float "
+                "network could stand for; add data.train with truths, or set repair: off"
+            )
         return _likeness(recipe, pictures.reader, reference, None if max_drop is None else UNLIKE_PER_LOST * max_drop)
     before = score_module(recipe, pictures.reader, reference)
     return lambda module: _judged(before, score_module(recipe, pictures.reader, module), max_drop)

@@ -97,7 +97,7 @@ def quantize(
     save_program(made.program, folder / "program.pt2")
     plain = {
         "scheme": step.scheme,
-        "ranges": step.ranges,
+        "ranges": made.ranges or step.ranges,
         "tensors": to_plain(made.plan),
         "saturated": to_plain(made.saturated),
         "repair": to_plain(climbed),

@@ -10,6 +10,8 @@ from typing import Any
 
 import edgecv
 from edgecv import backends, families
+from edgecv.core.kinds import FAMILY_KINDS
+from edgecv.families.support import in_words
 from edgecv.measure.host import machine_facts
 
 
@@ -42,7 +44,13 @@ def _rows(what: str) -> list[dict[str, Any]]:
         return [_backend_row(name) for name in backends.BACKENDS]
     if what == "families":
         return [
-            {"name": kind, "metrics": ", ".join(family.METRICS), "heads": ", ".join(family.HEAD_NAMES) or "one layout"}
+            {
+                "name": kind,
+                "metrics": ", ".join(family.METRICS),
+                "data": ", ".join(FAMILY_KINDS[kind].data) or "none yet",
+                "engines": in_words(kind),
+                "heads": ", ".join(family.HEAD_NAMES) or "one layout",
+            }
             for kind, family in families.FAMILIES.items()
         ]
     from edgecv.recipe.files import data_folder

@@ -38,7 +38,6 @@ DataKind = Literal[
     "imagefolder",
     "csv",
     "coco",
-    "coco-keypoints",
     "images",
     "masks",
     "text",
@@ -47,6 +46,7 @@ DataKind = Literal[
     "yolo",
     "voc",
     "kitti",
+    "coco-keypoints",
 ]
 
 
@@ -57,6 +57,7 @@ class FamilyFacts:
     ``loss`` says whether the family trains on labels; the others learn from a teacher alone (distillation).
     ``labels`` are the names that a model without a list of its own is taken to have; empty where names are needed.
     ``tight`` families are trained on objects cut out by their boxes: a second stage neither widens nor reshapes those.
+    ``augment`` are the changes of pictures in training that keep the truths right.
     """
 
     metrics: tuple[MetricName, ...]
@@ -64,6 +65,7 @@ class FamilyFacts:
     labels: tuple[str, ...] = ()
     loss: bool = False
     tight: bool = False
+    augment: tuple[str, ...] = ("none", "crop", "crop-flip")
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
     ),
     "embedding": FamilyFacts(("recall1", "map"), _CLASSES, labels=("person",), tight=True),
     "segmentation": FamilyFacts(("miou", "pixel_accuracy", "dice"), ("masks", "scenes-masks"), loss=True),
-    "text": FamilyFacts(("exact", "similarity"), ("text",), loss=True, tight=True),
-    "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True),
+    "text": FamilyFacts(("exact", "similarity"), ("text",), loss=True, tight=True, augment=("none", "crop")),
+    "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True, augment=("none",)),
     "depth": FamilyFacts(("delta1",), ("depth", "scenes-depth"), labels=("depth",), loss=True),
 }
 
@@ -123,7 +125,7 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "yolo": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "voc": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "kitti": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
-    "coco-keypoints": DataFacts("file", "the person keypoints json", root=True, only=True, crop=True),
+    "coco-keypoints": DataFacts("file", "the person keypoints json", root=True, only=True, crop=True, classes=False),
 }
 
 METRIC_UNITS: dict[str, str] = {"psnr": "dB"}

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from edgecv.core.contract import InputContract
-from edgecv.core.kinds import FAMILY_KINDS
+from edgecv.core.kinds import FAMILY_KINDS, FamilyKind
 from edgecv.core.protocols import Family, Parts
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, TensorSpec
@@ -26,7 +26,7 @@ from edgecv.families import (
 )
 from edgecv.vision.tiles import Tiling
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[FamilyKind, Family] = {
     "classification": classification,
     "detection": detection,
     "pose": pose,
@@ -64,7 +64,7 @@ def get(kind: str) -> Family:
         UsageError: there is no such family.
     """
     try:
-        return FAMILIES[kind]
+        return FAMILIES[kind]  # type: ignore[index]
     except KeyError:
         near = difflib.get_close_matches(kind, FAMILIES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

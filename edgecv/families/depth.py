@@ -186,16 +186,18 @@ def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float)
     """The scale-invariant error of log depth (D. Eigen et al., arXiv:1406.2283, with lambda 0.5); a scalar tensor.
 
     ``outputs`` are torch values `(N, 1, h, w)` or `(N, h, w)` of the head; ``truths`` metres `(N, H, W)` over the
-    network's input, 0 where they are not known, taken at the nearest pixel of each place. Head ``relative`` is held
-    against the inverse depth after alignment of each picture (mean absolute error). ``label_smoothing`` means nothing
-    here.
+    network's input, 0 where they are not known; outputs of another size are linearly interpolated to that. Head
+    ``relative`` is held against the inverse depth after alignment of each picture (mean absolute error).
+    ``label_smoothing`` means nothing here.
     """
     import torch
     import torch.nn.functional as functional
 
     values = (outputs if isinstance(outputs, torch.Tensor) else outputs[0]).float()
     planes = values if values.ndim == 3 else values.flatten(0, 1) if values.shape[1] == 1 else values[..., 0]
-    true = functional.interpolate(truths[:, None].float(), size=planes.shape[1:], mode="nearest-exact")[:, 0]
+    true = truths.float()
+    if planes.shape != true.shape:  # as decoding does: the other way would teach maps that lie a part of a pixel off
+        planes = functional.interpolate(planes[:, None], size=true.shape[1:], mode="bilinear")[:, 0]
     low, high = _span(spec)
     judged = (true > UNKNOWN) & (true <= high)
     count = judged.sum(dim=(1, 2)).clamp(min=1)

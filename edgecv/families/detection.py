@@ -100,14 +100,15 @@ def metric(spec: FamilySpec, name: str) -> AveragePrecision:
 
 
 def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float) -> Any:
-    """Detectors are not trained here: their losses differ with the head and the way boxes are assigned.
+    """There is none on labels: losses differ with the head and the way boxes are assigned. Detectors learn from the
+    original network alone (distillation), which needs pictures and no labels.
 
     Raises:
         ModelError: always.
     """
     raise ModelError(
-        f"training of detectors (head {spec.head!r}) is not there: leave out finetune and qat steps and taylor "
-        "pruning, and use 'quantize: {method: ptq}', which needs no loss"
+        f"detectors (head {spec.head!r}) are not trained on labels; set distill: 1.0, so that the original network "
+        "teaches, and importance: magnitude or output in prune"
     )
 
 

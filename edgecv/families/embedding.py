@@ -116,12 +116,12 @@ class Retrieval:
 
 
 def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float) -> Any:
-    """Not there yet.
+    """There is none on labels: an embedding learns from the original network alone (distillation).
 
     Raises:
         ModelError: always.
     """
-    raise ModelError("edgecv cannot train embeddings yet; take the steps prune and qat out of the recipe, ptq works")
+    raise ModelError("embeddings are not trained on labels; set distill: 1.0, so that the original network teaches")
 
 
 def protected(module: Any) -> list[str]:

@@ -54,6 +54,11 @@ class Prepared:
     learned: tuple[Reconstruction, ...] = ()
     ranges: RangeChoice | None = None
 
+    @property
+    def told(self) -> str:
+        """How the rule of the ranges was chosen, in words; empty where the recipe names it."""
+        return "" if self.ranges is None else self.ranges.why
+
 
 def quantize_ptq(
     module: torch.nn.Module,
@@ -87,7 +92,7 @@ def quantize_ptq(
     report = progress or SilentProgress()
     made = prepare_ptq(module, example, step=step, calibration=calibration, samples=samples, progress=report, log=log)
     with quiet(log):
-        return wrap_up(made.graph, plan=made.plan, example=example, calibration=calibration)
+        return wrap_up(made.graph, plan=made.plan, example=example, calibration=calibration, ranges=made.told)
 
 
 def prepare_ptq(

@@ -55,11 +55,15 @@ class Saturation:
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """``program`` has batch 1 and quantise / dequantise nodes, the weights float in front of them (unfolded)."""
+    """``program`` has batch 1 and quantise / dequantise nodes, the weights float in front of them (unfolded).
+
+    ``ranges`` tells how the rule that set the ranges was chosen, where it was chosen by measuring.
+    """
 
     program: ExportedProgram
     plan: tuple[TensorRecord, ...]
     saturated: tuple[Saturation, ...]
+    ranges: str = ""
 
 
 def pictures(batches: Batches, *, limit: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
@@ -84,10 +88,13 @@ def pictures(batches: Batches, *, limit: int, shape: tuple[int, ...]) -> Iterato
         raise DataError("the calibration set is empty; at least 1 picture is needed")
 
 
-def wrap_up(graph: GraphModule, *, plan: Plan, example: Tensor, calibration: Batches) -> QuantizedGraph:
+def wrap_up(
+    graph: GraphModule, *, plan: Plan, example: Tensor, calibration: Batches, ranges: str = ""
+) -> QuantizedGraph:
     """Make the graph compute what integer engines compute, export it at batch 1, and describe it.
 
-    ``graph`` holds unfolded Q/DQ nodes and is changed; ``example`` is `(1, C, H, W)`.
+    ``graph`` holds unfolded Q/DQ nodes and is changed; ``example`` is `(1, C, H, W)`; ``ranges``
+    tells how the rule of the ranges was chosen.
     """
     saturated = _saturated(graph, calibration, shape=tuple(example.shape[1:]))
     for guard, layer in remove_guards(graph).items():
@@ -95,7 +102,7 @@ def wrap_up(graph: GraphModule, *, plan: Plan, example: Tensor, calibration: Bat
     snap_weights(graph)
     snap_biases(graph)
     program: ExportedProgram = seal(graph, (example,))
-    return QuantizedGraph(program, _records(graph, plan), saturated)
+    return QuantizedGraph(program, _records(graph, plan), saturated, ranges)
 
 
 def _quantizing(graph: GraphModule) -> list[Node]:

@@ -176,9 +176,11 @@ def repair(ladder: Workshop, step: Quantize) -> tuple[QuantizedGraph, Repair]:
     if state.made is not None:
         return state.made, found
     assert state.prepared is not None
-    return wrap_up(
-        state.prepared.graph, plan=state.prepared.plan, example=ladder.example, calibration=ladder.calibration
-    ), found
+    made = state.prepared
+    graph = wrap_up(
+        made.graph, plan=made.plan, example=ladder.example, calibration=ladder.calibration, ranges=made.told
+    )
+    return graph, found
 
 
 def changed_fields(before: Quantize, after: Quantize) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from edgecv.core.recipe import (
 from edgecv.recipe.typed import Found, did_you_mean, part, shown
 from edgecv.recipe.yaml_lines import KeyPath
 
+_SAME_SHAPE = 0.02
+
 
 def broken_rules(plain: dict[str, Any]) -> list[Found]:
     """Every broken rule. Sections with problems of their own are passed over; `validate` names those."""
@@ -28,6 +30,7 @@ def broken_rules(plain: dict[str, Any]) -> list[Found]:
         *_model(_mapping(plain.get("model"))),
         *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
         *_data(_mapping(plain.get("data")), _mapping(plain.get("family")).get("kind"), plain.get("steps")),
+        *_crops(_mapping(plain.get("data")), part(InputContract, _mapping(plain.get("model")).get("input"))),
         *_steps(plain.get("steps"), _mapping(plain.get("data")), _mapping(plain.get("family")).get("kind")),
         *_targets(plain.get("targets")),
     ]
@@ -110,6 +113,25 @@ def _data(data: dict[str, Any], family: Any, steps: Any) -> Iterator[Found]:
     if source is not None and calibration.get("select") == "stratified" and not DATA_KINDS[source.kind].classes:
         problem = f"is stratified, and kind {source.kind} has no classes to pick by; use random or k-center"
         yield ("data", "calibration", "select"), problem
+
+
+def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Found]:
+    """A stretched input bends what has another shape; in the camera loop the second stage cuts out what fits."""
+    if contract is None or contract.resize != "stretch" or min(contract.size) < 1:
+        return
+    height, width = contract.size
+    places = [("eval",), ("train",), ("calibration", "source")]
+    for place in places:
+        value: Any = data
+        for key in place:
+            value = _mapping(value).get(key)
+        spec = part(DataSpec, value)
+        if spec is not None and spec.crop is not None and abs(spec.crop * height / width - 1) > _SAME_SHAPE:
+            yield (
+                ("data", *place, "crop"),
+                f"is {spec.crop:g}; the input of {height} x {width} pixels needs {width / height:.4g}, or "
+                "resize: letterbox",
+            )
 
 
 def _data_fits(spec: DataSpec, where: KeyPath, family: Any, steps: Any) -> Iterator[Found]:
@@ -197,6 +219,9 @@ def _trained(step: Finetune | Quantize, family: Any) -> Iterator[str]:
     facts = family_facts(family)
     if _needs_training(step) and facts is not None and not facts.loss and _teaching(step) == 0:
         yield f"{family} learns from the original network alone, and distill is 0; set distill: 1.0"
+    if isinstance(step, Finetune) and facts is not None and step.augment not in facts.augment:
+        allowed = ", ".join(facts.augment)
+        yield f"augment is {step.augment}, which moves a picture and not its truth in {family}; allowed: {allowed}"
     if isinstance(step, Quantize) and step.method == "qat" and step.freeze_norms > step.freeze_ranges:
         yield (
             f"freeze_norms is {step.freeze_norms} and freeze_ranges {step.freeze_ranges}; ranges must not stand still "

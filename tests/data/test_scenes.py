@@ -69,6 +69,30 @@ def test_depth_is_nearer_on_objects_than_behind_them() -> None:
         assert (depth < 6.0).any()
 
 
+def test_keypoints_of_all_persons_and_of_one_that_is_cut_out() -> None:
+    persons = ("person",)
+    whole = open_reader(scenes("keypoints", limit=6), base=HERE, labels=persons)
+    cut = open_reader(scenes("keypoints", limit=6, crop=0.75), base=HERE, labels=persons)
+    assert max(int((~whole[index].truth.ignored).sum()) for index in range(6)) >= 2
+    for index in range(6):
+        sample = cut[index]
+        truth = sample.truth
+        assert len(truth) == 1
+        assert truth.size == sample.image.shape[:2]
+        assert truth.labelled.sum() >= 9, "half of a person shows"
+        seen = truth.keypoints[0, truth.labelled[0], :2]
+        assert (seen >= 0).all()
+        assert (seen <= truth.size[::-1]).all()
+        low, high = truth.boxes[0, :2], truth.boxes[0, 2:]
+        assert ((seen >= low - 1) & (seen <= high + 1)).all()
+        assert 0.15 < truth.area[0] / np.prod(high - low) < 0.9
+    assert cut.sha256(0) != whole.sha256(0)
+    assert (
+        cut.fingerprint()
+        == open_reader(scenes("keypoints", limit=6, crop=0.75), base=HERE, labels=persons).fingerprint()
+    )
+
+
 def test_a_subset_has_the_same_pictures() -> None:
     whole = open_reader(scenes("boxes", limit=5, split="test"), base=HERE, labels=LABELS)
     some = open_subset(scenes("boxes", limit=5, split="test"), ["test-00003", "x"], base=HERE, labels=LABELS)
@@ -92,6 +116,7 @@ def test_fingerprints_follow_the_settings_and_the_truth() -> None:
         ("boxes", ("disc", "disc"), "each at most once"),
         ("masks", LABELS, "the first label is 'disc'; data of kind scenes-masks needs 'background' there"),
         ("masks", ("background",), "each at most once"),
+        ("keypoints", ("person", "disc"), "data of kind scenes-keypoints shows person, each at most once"),
     ],
 )
 def test_other_labels_are_refused(kind: str, labels: Sequence[str], words: str) -> None:

@@ -367,7 +367,7 @@ def test_truths_are_checked() -> None:
 
 
 def test_loss_says_what_to_do() -> None:
-    with pytest.raises(ModelError, match=r"head 'yolo'.*method: ptq"):
+    with pytest.raises(ModelError, match=r"head 'yolo'.*set distill: 1.0"):
         detection.loss(None, None, spec_of(), label_smoothing=0.0)
 
 

@@ -59,4 +59,4 @@ def test_the_shipped_weights_find_the_joints(root: Path) -> None:
             maps = module(torch.from_numpy(preprocess(sample.image, recipe.model.input)[None])).numpy()
         size = (sample.image.shape[0], sample.image.shape[1])
         metric.update(pose.decode([maps], recipe.family, recipe.model.input, picture=size), sample.truth)
-    assert metric.compute().value > 0.7
+    assert metric.compute().value > 0.8

@@ -114,3 +114,23 @@ def test_detection_takes_boxes_and_calibrates_without() -> None:
 def test_no_epochs_need_no_training_data() -> None:
     assert broken_rules({"steps": [{"finetune": {"epochs": 0}}]}) == []
     assert broken_rules({"steps": [{"finetune": {"epochs": 1}}]}) != []
+
+
+@pytest.mark.parametrize(
+    ("crop", "resize", "words"),
+    [
+        (0.75, "stretch", []),
+        (1.0, "letterbox", []),
+        (1.0, "stretch", ["is 1; the input of 128 x 96 pixels needs 0.75"]),
+    ],
+)
+def test_persons_are_cut_out_in_the_shape_of_the_input(crop: float, resize: str, words: list[str]) -> None:
+    spec = {"kind": "scenes-keypoints", "crop": crop}
+    plain = {"model": {"input": {"size": [128, 96], "resize": resize}}, "data": {"eval": spec, "train": spec}}
+    found = [(where, message) for where, message in broken_rules(plain) if where[-1] == "crop"]
+    assert [message.split(", or")[0] for _, message in found] == words * 2
+    assert {where for where, _ in found} == ({("data", "eval", "crop"), ("data", "train", "crop")} if words else set())
+
+
+def test_only_keypoints_are_cut_out() -> None:
+    assert [where for where, _ in data_problems(DataSpec("coco", path="x.json", crop=0.75))] == [("crop",)]
