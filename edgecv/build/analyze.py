@@ -54,7 +54,6 @@ def analyze(
     from edgecv.optimize.quantized import pictures as stream
     from edgecv.optimize.repair import Workshop, repair
     from edgecv.optimize.sensitivity import sensitivity
-    from edgecv.optimize.switches import make_board
 
     recipe = target.recipe
     step = next((item for item in recipe.steps if isinstance(item, Quantize) and item.method in ("ptq", "qat")), None)
@@ -78,10 +77,7 @@ def analyze(
         progress=context.progress,
         log=context.log,
     )
-    layers: dict[str, str] = {}
-    for layer in make_board(prepared.graph).layers:  # what is fused into a layer goes by the name of its result
-        layers |= {node: layer.name for node in (layer.node, layer.output) if node}
-    times = _layer_times(module, example, layers, log=context.log) if timed else {}
+    times = _layer_times(module, example, _nodes_of(prepared.graph), log=context.log) if timed else {}
     evaluation = context.reader(recipe.data.eval) if scored else None
 
     def score(candidate: Any) -> float:
@@ -96,23 +92,20 @@ def analyze(
         latency_ms=times,
         progress=context.progress,
     )
-    found = None
-    judged_on = ""
-    if held is not None:
-        judge = make_judge(recipe, held, module)
-        judged_on = f"{held.words}, {measure_words(recipe, held)}"
-        workshop = Workshop(
-            module,
-            example,
-            calibration,
-            judge,
-            samples=len(reader),
-            latency_ms=times,
-            progress=context.progress,
-            log=context.log,
-        )
-        _, found = repair(workshop, replace(step, repair="ptq"))
-    return Analysis(table, found, judged_on)
+    if held is None:
+        return Analysis(table, None, "")
+    workshop = Workshop(
+        module,
+        example,
+        calibration,
+        make_judge(recipe, held, module),
+        samples=len(reader),
+        latency_ms=times,
+        progress=context.progress,
+        log=context.log,
+    )
+    _, found = repair(workshop, replace(step, repair="ptq"))
+    return Analysis(table, found, f"{held.words}, {measure_words(recipe, held)}")
 
 
 def _tuned(context: Context, target: TargetPlan) -> Any:
@@ -129,6 +122,14 @@ def _tuned(context: Context, target: TargetPlan) -> Any:
         context.store.run(step.key, kind=step.kind, title=step.title, action=action)
     assert last is not None
     return rebuild(context, last.key, target.recipe)
+
+
+def _nodes_of(graph: Any) -> dict[str, str]:
+    """The layer of each node that belongs to one; what is fused into a layer goes by the name of its result."""
+    from edgecv.optimize.switches import make_board
+
+    layers = make_board(graph).layers
+    return {node: layer.name for layer in layers for node in (layer.node, layer.output) if node}
 
 
 def _layer_times(module: Any, example: Any, layers: Mapping[str, str], *, log: Path) -> dict[str, float]:

@@ -117,19 +117,8 @@ def prune(
         ModelError: the speed-up or time cannot be reached, nothing can be cut, or the network cannot be traced.
         ToolchainError: by latency, and the engine refuses the network or one of its layers.
     """
-    wishes = {"speedup": step.speedup, "ratio": step.ratio, "latency_ms": step.latency_ms}
-    if sum(value is not None for value in wishes.values()) != 1:
-        given = ", ".join(f"{name} ({value})" for name, value in wishes.items())
-        raise ModelError(f"prune needs exactly one of {given}")
     step = decided_by_data(step, pictures=batches is not None)
-    if step.repair and batches is None:
-        raise ModelError("repair needs training samples; set data.train, or repair: false")
-    if step.by_latency and (goal is None or step.ratio is not None):
-        raise ModelError("pruning by latency needs a target that can be measured here, and speedup or latency_ms")
-    if step.importance in ("taylor", "output") and batches is None:
-        raise ModelError(
-            f"{step.importance} importance needs training samples; set data.train, or use importance: magnitude"
-        )
+    _check(step, batches, goal)
     progress = progress or SilentProgress()
     example = example_input(contract)
     original = copy.deepcopy(module).cpu().eval()
@@ -162,6 +151,22 @@ def prune(
         layers=_widths(original, current),
         latency=outcome,
     )
+
+
+def _check(step: Prune, batches: Batches | None, goal: LatencyGoal | None) -> None:
+    """Refuse what cannot be done before anything is computed."""
+    wishes = {"speedup": step.speedup, "ratio": step.ratio, "latency_ms": step.latency_ms}
+    if sum(value is not None for value in wishes.values()) != 1:
+        given = ", ".join(f"{name} ({value})" for name, value in wishes.items())
+        raise ModelError(f"prune needs exactly one of {given}")
+    if step.repair and batches is None:
+        raise ModelError("repair needs training samples; set data.train, or repair: false")
+    if step.by_latency and (goal is None or step.ratio is not None):
+        raise ModelError("pruning by latency needs a target that can be measured here, and speedup or latency_ms")
+    if step.importance in ("taylor", "output") and batches is None:
+        raise ModelError(
+            f"{step.importance} importance needs training samples; set data.train, or use importance: magnitude"
+        )
 
 
 def replay(module: nn.Module, example: torch.Tensor, history: Sequence[Mapping[str, Any]]) -> nn.Module:

@@ -40,7 +40,7 @@ def test_so_does_a_classifier_on_pictures_without_labels() -> None:
 
 
 def test_nothing_to_learn_from_is_refused() -> None:
-    with pytest.raises(ModelError, match="detection has no loss on labels and distill is 0"):
+    with pytest.raises(ModelError, match="detection, head yolox, has no loss on labels and distill is 0"):
         train_objective(DETECTION, CONTRACT, NOTHING, teacher=nn.Identity(), distill=0.0)
     with pytest.raises(ModelError, match=r"distill is 0\.5 and there is no teacher"):
         train_objective(FAMILY, CONTRACT, [0], teacher=None, distill=0.5)
