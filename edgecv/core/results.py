@@ -62,6 +62,10 @@ class Embedding:
         """Plain values for JSON."""
         return {"embedding": [round(float(value), 6) for value in self.vector]}
 
+    def likeness(self, other: "Embedding") -> float:
+        """The cosine of the two, 0 where they point apart."""
+        return max(0.0, float(self.vector @ other.vector))
+
     def words(self) -> str:
         """Its length and how it begins."""
         begin = np.array2string(self.vector[:4], precision=3)

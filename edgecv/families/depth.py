@@ -18,7 +18,7 @@ from edgecv.core.figures import AccuracyFigures
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import FloatArray, TensorSpec
 from edgecv.errors import DataError, ModelError, UsageError
-from edgecv.families.depth_map import UNKNOWN, DepthMap, DepthTruth
+from edgecv.families.depth_map import LIMIT, UNKNOWN, DepthMap, DepthTruth, ratio
 from edgecv.families.graph_heads import output_layers
 from edgecv.families.heads.common import Option, is_number, option_problems, setting
 from edgecv.vision.image import Geometry, geometry
@@ -28,7 +28,6 @@ KIND = "depth"
 HEAD_NAMES: tuple[str, ...] = ("metric", "log", "inverse", "relative")
 METRICS: tuple[str, ...] = ("delta1",)
 
-_LIMIT = 1.25
 _FEWEST_PIXELS = 10
 _SAME_SHARE = 0.95
 _FLAT = 1e-6
@@ -103,16 +102,8 @@ def decode(
 
 
 def agree(one: DepthMap, other: DepthMap) -> bool:
-    """Whether 95 % of both maps are within a factor of 1.25 of each other (relative ones: 5 % of the span)."""
-    if one.values.shape != other.values.shape or one.metric != other.metric:
-        return False
-    if one.metric:
-        known = (one.values > UNKNOWN) & (other.values > UNKNOWN)
-        same = _ratio(one.values[known], other.values[known]) < _LIMIT
-    else:
-        low, high = one.span
-        same = np.abs(one.values - other.values) <= 0.05 * max(high - low, _FLAT)
-    return same.size == 0 or float(same.mean()) >= _SAME_SHARE
+    """Whether 95 % of both maps are alike (`DepthMap.likeness`)."""
+    return one.likeness(other) >= _SAME_SHARE
 
 
 def metric(spec: FamilySpec, name: str) -> "DepthMetric":
@@ -165,7 +156,7 @@ class DepthMetric:
         found = result.values[judged].astype(np.float64)
         if not result.metric:
             found = _aligned(found, true, low, high)
-        self._delta.append(float((_ratio(found, true) < _LIMIT).mean()))
+        self._delta.append(float((ratio(found, true) < LIMIT).mean()))
         self._abs_rel.append(float((np.abs(found - true) / true).mean()))
         self._rmse.append(float(np.sqrt(((found - true) ** 2).mean())))
 
@@ -239,10 +230,6 @@ def _plane_shape(shape: tuple[int, ...]) -> tuple[int, int] | None:
     if len(shape) == 4 and shape[0] == 1 and 1 in (shape[1], shape[3]):
         return (shape[2], shape[3]) if shape[1] == 1 else (shape[1], shape[2])
     return None
-
-
-def _ratio(found: Any, true: Any) -> Any:
-    return np.maximum(found / true, true / found)
 
 
 def _aligned(found: Any, true: Any, low: float, high: float) -> Any:

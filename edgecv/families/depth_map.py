@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edgecv.core.contract import InputContract
 from edgecv.core.tensor import FloatArray
@@ -18,6 +19,9 @@ from edgecv.vision.maps import fit_map
 __all__ = ["DepthMap", "DepthTruth"]
 
 UNKNOWN = 0.0
+LIMIT = 1.25
+"""Two distances are alike where neither is more than so many times the other (delta1's limit)."""
+_SAME_SPAN = 0.05
 _PAINT = 0.7
 _EDGES = (2.0, 98.0)
 
@@ -45,6 +49,18 @@ class DepthMap:
             return 0.0, 0.0
         low, high = np.percentile(known, _EDGES)
         return float(low), float(high)
+
+    def likeness(self, other: DepthMap) -> float:
+        """Share of the picture, 0..1, where both are within a factor of 1.25 (relative ones: 5 % of the span)."""
+        if self.values.shape != other.values.shape or self.metric != other.metric:
+            return 0.0
+        if self.metric:
+            known = (self.values > UNKNOWN) & (other.values > UNKNOWN)
+            same = ratio(self.values[known], other.values[known]) < LIMIT
+        else:
+            low, high = self.span
+            same = np.abs(self.values - other.values) <= _SAME_SPAN * max(high - low, 1e-6)
+        return float(same.mean()) if same.size else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: ``size`` [height, width], ``unit`` and the 2nd and 98th percentile.
@@ -83,6 +99,12 @@ class DepthMap:
             colors = cv2.resize(colors, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
         cv2.addWeighted(image, 1 - _PAINT, colors, _PAINT, 0, dst=image)
         put_text(image, self.words(), (6, image.shape[0] - 6), scale, (40, 40, 40))
+
+
+def ratio(found: npt.NDArray[Any], true: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """How many times one distance is the other, 1 or more; both above 0."""
+    times: npt.NDArray[Any] = np.maximum(found / true, true / found)
+    return times
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgecv.optimize.behind import activations, best_range_behind
 from edgecv.optimize.graph import DEQUANTIZE, LINEAR, QUANTIZE, TRANSPOSED, get_constant, groups_of, replace_argument
 from edgecv.optimize.histogram import Histogram, Range, Search, best_range, joined
 from edgecv.optimize.rules import Plan
@@ -54,7 +55,8 @@ def search_ranges(
     """Give every int8 activation of the Q/DQ ``graph`` the range found by ``search``; returns it by node name.
 
     ``pictures`` are `(1, C, H, W)` float32, streamed once through the float network. Tensors that the plan
-    gives one scale keep one: they are searched together. ``symmetric`` keeps every zero point at 0.
+    gives one scale keep one: they are searched together. Tensors before a SiLU, leaky ReLU or the like are ranged by
+    what comes out of it (`edgecv.optimize.behind`). ``symmetric`` keeps every zero point at 0.
 
     Raises:
         DataError: an activation is not finite on a picture.
@@ -70,9 +72,13 @@ def search_ranges(
     groups: dict[str, _Group] = {}
     for key, histogram in histograms.items():
         groups.setdefault(owners.get(key, key), _Group()).histograms[key] = histogram
-    found: dict[str, Range] = {}
+    found, behind = dict[str, Range](), activations(graph)
     for group in groups.values():
-        chosen = best_range(joined(list(group.histograms.values())), search, symmetric=symmetric)
+        first, histogram = next(iter(group.histograms.items()))
+        if len(group.histograms) == 1 and first in behind:
+            chosen = best_range_behind(histogram, behind[first], symmetric=symmetric)
+        else:
+            chosen = best_range(joined(list(group.histograms.values())), search, symmetric=symmetric)
         found |= dict.fromkeys(group.histograms, chosen)
     set_scales(graph, found, symmetric=symmetric)
     return found

@@ -3,6 +3,8 @@
 No rule is the best for all networks. The mean of the pictures' ranges cuts rare outliers, which a residual network
 profits from; where the outlier is the answer (a face's score, a descriptor's large channel) it ruins the network.
 So all rules are worked out in one pass over the calibration pictures, and the int8 network is tried with each.
+Tensors before a SiLU, leaky ReLU or the like are ranged by what comes out of it (`edgecv.optimize.behind`) whatever
+the rule of the others is, unless the one rule is asked for that takes what was seen.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgecv.errors import DataError
+from edgecv.optimize.behind import Activation, activations, best_range_behind
 from edgecv.optimize.histogram import Histogram, Range, best_range, joined
 from edgecv.optimize.observers import scale_and_zero, set_scales
 from edgecv.optimize.rules import Plan
@@ -27,6 +30,8 @@ __all__ = ["RULES", "RangeChoice", "Rule", "choose_ranges"]
 Rule = Literal["mean-minmax", "minmax", "mse", "percentile"]
 RULES: tuple[Rule, ...] = ("mean-minmax", "minmax", "mse", "percentile")
 """In this order one that is not clearly better than the best before it is passed over."""
+SEEN: tuple[Rule, ...] = ("mean-minmax", "minmax")
+"""Take the extremes that were seen; the others search."""
 CLEARLY_DB = 0.25
 TRIALS = 16
 """Calibration pictures, spread over the set, that the rules are tried on."""
@@ -98,7 +103,10 @@ def choose_ranges(
             trials.append(picture)
     _watch(board, {})
     groups = _groups(plan, seen)
-    found = {rule: _ranges(groups, rule, symmetric=symmetric) for rule in rules}
+    behind: Mapping[str, Activation] = {}
+    if len(rules) > 1 or rules[0] not in SEEN:
+        behind = activations(graph)
+    found = {rule: _ranges(groups, rule, behind, symmetric=symmetric) for rule in rules}
     if len(rules) == 1:
         set_scales(graph, found[rules[0]], symmetric=symmetric)
         return RangeChoice(rules[0], {})
@@ -124,10 +132,15 @@ def _groups(plan: Plan, seen: Mapping[str, _Seen]) -> list[dict[str, _Seen]]:
     return list(groups.values())
 
 
-def _ranges(groups: list[dict[str, _Seen]], rule: Rule, *, symmetric: bool) -> dict[str, Range]:
+def _ranges(
+    groups: list[dict[str, _Seen]], rule: Rule, behind: Mapping[str, Activation], *, symmetric: bool
+) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for group in groups:
-        if rule in ("mean-minmax", "minmax"):
+        first = next(iter(group))
+        if len(group) == 1 and first in behind:
+            chosen = best_range_behind(group[first].histogram, behind[first], symmetric=symmetric)
+        elif rule in SEEN:
             parts = [
                 item.mean_range() if rule == "mean-minmax" else Range(item.histogram.low, item.histogram.high)
                 for item in group.values()

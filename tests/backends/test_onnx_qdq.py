@@ -215,3 +215,47 @@ def test_values_of_two_scales_are_joined_as_floats() -> None:
     model = joined(0.1)
     assert onnx_qdq.join_quantised(model) == 0
     assert ops(model)["QuantizeLinear"] == 3
+
+
+def silu_network(*, readers: int = 1) -> Any:
+    """An int8 convolution, x * Sigmoid(x) of its dequantised result, quantised again."""
+    writer = GraphWriter([], {}, np.uint8, 128)
+    draw = np.random.default_rng(0).normal
+    writer.constants["flat"] = np.array([1, 10])
+    image = writer.activation("image", 1 / 127)
+    writer.node("Conv", [image, writer.weight("w", draw(0, 0.3, (10, 3, 16, 16)).astype(np.float32))], "y")
+    made = writer.activation("y", 0.05)
+    writer.node("Mul", [made, writer.node("Sigmoid", [made], "gate")], "z")
+    for index in range(1, readers):
+        writer.node("Neg", ["gate"], f"other{index}")
+    writer.node("Reshape", [writer.activation("z", 0.05), "flat"], "logits")
+    writer.activation("logits", 0.05)
+    return writer.model()
+
+
+def test_silu_is_one_node_with_the_same_numbers() -> None:
+    import onnx
+    import onnxruntime
+
+    def run(model: Any) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        made: np.ndarray = session.run(None, {"image": image})[0]
+        return made
+
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 16, 16)).astype(np.float32)
+    model = silu_network()
+    onnx_qdq.fold_weights(model)
+    before = run(model)
+    assert onnx_qdq.join_silu(model) == 1
+    onnx.checker.check_model(model)
+    assert ops(model)["QuickGelu"] == 1
+    assert ops(model)["Sigmoid"] == ops(model)["Mul"] == 0
+    assert np.abs(before).max() > 0.5
+    np.testing.assert_array_equal(run(model), before)
+    assert onnx_qdq.join_silu(model) == 0
+
+
+def test_a_sigmoid_that_others_read_too_stays() -> None:
+    model = silu_network(readers=2)
+    assert onnx_qdq.join_silu(model) == 0
+    assert ops(model)["Sigmoid"] == 1

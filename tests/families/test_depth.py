@@ -166,7 +166,7 @@ def test_a_result_tells_and_draws_itself() -> None:
     ("head", "start"), [("metric", 1.5), ("metric", -1.0), ("log", 0.0), ("inverse", 0.2), ("relative", 0.0)]
 )
 def test_the_loss_leads_to_the_truth(head: str, start: float) -> None:
-    import torch
+    torch = pytest.importorskip("torch")
 
     truth = torch.from_numpy(ramp()[None])
     truth[0, 0, :3] = 0.0
@@ -184,3 +184,10 @@ def test_the_loss_leads_to_the_truth(head: str, start: float) -> None:
     counted = depth.metric(spec(head), "delta1")
     counted.update(depth.decode([values.detach().numpy()], spec(head), CONTRACT), DepthTruth(truth[0].numpy()))
     assert counted.compute().value > 0.9
+
+
+def test_likeness_is_a_share() -> None:
+    found = ramp()
+    found[0] *= 2.0
+    assert DepthMap(found).likeness(DepthMap(ramp())) == pytest.approx(7 / 8)
+    assert DepthMap(ramp()).likeness(DepthMap(ramp()[:4])) == 0.0

@@ -81,3 +81,9 @@ def test_agree_is_a_cosine() -> None:
     one = Embedding(np.array([1.0, 0.0], np.float32))
     assert embedding.agree(one, Embedding(np.array([0.99, 0.141], np.float32)))
     assert not embedding.agree(one, Embedding(np.array([0.9, 0.436], np.float32)))
+
+
+def test_likeness_is_the_cosine() -> None:
+    one, other = np.array([1.0, 0.0], np.float32), np.array([0.6, 0.8], np.float32)
+    assert Embedding(one).likeness(Embedding(other)) == pytest.approx(0.6)
+    assert Embedding(one).likeness(Embedding(-one)) == 0.0

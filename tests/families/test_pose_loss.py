@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from edgecv import families
 from edgecv.core.contract import InputContract
@@ -13,7 +12,8 @@ from edgecv.errors import DataError, ModelError
 from edgecv.families import pose
 from edgecv.families.pose_loss import peaks
 from edgecv.families.pose_truth import PoseTruth
-from edgecv.optimize.objectives import train_objective
+
+torch = pytest.importorskip("torch")
 
 SIZE = (64, 48)
 
@@ -121,6 +121,8 @@ def test_refusals() -> None:
 
 
 def test_heads_without_a_loss_learn_from_the_teacher_alone() -> None:
+    from edgecv.optimize.objectives import train_objective
+
     assert families.trains(spec("heatmap"))
     assert not families.trains(spec("movenet"))
     contract, teacher = InputContract(size=SIZE), torch.nn.Identity()

@@ -1,0 +1,125 @@
+"""Ranges of int8 tensors by the error that they leave behind the activation that reads them.
+
+What a convolution gives before a leaky ReLU or SiLU reaches far below zero, where the activation makes little of it:
+a range that holds all of it spends most of its 256 steps on what is thrown away. Engines need the convolution's
+result as int8, so the two cannot be one step as with ReLU; but the range can be the one that serves what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.fx import GraphModule, Node
+from torch.nn import functional
+
+from edgecv.optimize.graph import DEQUANTIZE, QUANTIZE, get_constant
+from edgecv.optimize.histogram import CANDIDATES, SMALLEST_BINS, STEPS, Histogram, Range
+
+__all__ = ["Activation", "activations", "best_range_behind"]
+
+Array = npt.NDArray[np.float64]
+Activation = Callable[[Array], Array]
+"""Elementwise, of float64 values."""
+
+aten = torch.ops.aten
+ROUNDS = 2
+"""Both ends of a range are searched in turn; they hardly depend on each other."""
+
+
+def activations(graph: GraphModule) -> dict[str, Activation]:
+    """The activation that alone reads each int8 tensor of the Q/DQ ``graph``, by the name of the tensor's node."""
+    found: dict[str, Activation] = {}
+    for node in graph.graph.nodes:
+        if node.target is not QUANTIZE[0] or not isinstance(node.args[0], Node):
+            continue
+        steps = [user for user in node.users if user.target is DEQUANTIZE[0]]
+        readers = [reader for step in steps for reader in step.users]
+        activation = _activation(graph, readers, steps)
+        if activation is not None and len(steps) == len(node.users):
+            found[node.args[0].name] = activation
+    return found
+
+
+def best_range_behind(histogram: Histogram, activation: Activation, *, symmetric: bool) -> Range:
+    """The range of int8 that makes the mean squared error behind ``activation`` least; 0 is inside.
+
+    ``symmetric`` gives -high..high.
+    """
+    largest = max(-histogram.low, histogram.high)
+    occupied = np.flatnonzero(histogram.counts)
+    if largest == 0 or occupied.size == 0:
+        return Range(0.0, 0.0)
+    every = histogram.centres
+    values, slopes = activation(every), np.gradient(activation(every), every)
+    counts, centres, values, slopes = (part[occupied] for part in (histogram.counts, every, values, slopes))
+    rounding = counts * slopes**2 / 12
+
+    def error(low: float, high: float) -> float:
+        clipped = np.clip(centres, low, high)
+        inside = rounding[clipped == centres].sum() * ((high - low) / (STEPS - 1)) ** 2
+        return float(counts @ (activation(clipped) - values) ** 2 + inside)
+
+    shares = np.geomspace(1.0, min(1.0, SMALLEST_BINS * (every[1] - every[0]) / largest), CANDIDATES)
+    if symmetric:
+        high = _least(shares * largest, lambda value: error(-value, value))
+        return Range(-high, high)
+    low, high = histogram.low, histogram.high
+    for _ in range(ROUNDS):
+        low = _least(shares * histogram.low, partial(_swapped, error, high))
+        high = _least(shares * histogram.high, partial(error, low))
+    return Range(low, high)
+
+
+def _swapped(error: Callable[[float, float], float], high: float, low: float) -> float:
+    return error(low, high)
+
+
+def _least(candidates: Iterable[Any], error: Callable[[float], float]) -> float:
+    return min((float(value) for value in candidates), key=error)
+
+
+def _activation(graph: GraphModule, readers: list[Node], steps: list[Node]) -> Activation | None:
+    """The one activation that ``readers`` compute of a tensor, whose dequantised forms are ``steps``."""
+    if len(readers) == 2:
+        return _silu if _is_gated(readers, steps) else None
+    if len(readers) != 1:
+        return None
+    reader = readers[0]
+    if reader.target is aten.silu.default:
+        return _silu
+    if reader.target is aten.hardswish.default:
+        return partial(_of_torch, functional.hardswish)
+    if reader.target is aten.gelu.default:
+        return partial(_of_torch, functional.gelu)
+    if reader.target is aten.leaky_relu.default:
+        return partial(_leaky, float(reader.args[1]) if len(reader.args) > 1 else 0.01)  # type: ignore[arg-type]
+    weight = reader.args[1] if reader.target is aten.prelu.default else None
+    if isinstance(weight, Node) and weight.op == "get_attr":
+        return partial(_leaky, float(get_constant(graph, weight).abs().max()))
+    return None
+
+
+def _is_gated(readers: list[Node], steps: list[Node]) -> bool:
+    """Whether the two readers are x * sigmoid(x), as networks that come from ONNX spell SiLU."""
+    for gate, product in (readers, readers[::-1]):
+        if gate.target is aten.sigmoid.default and product.target is aten.mul.Tensor:
+            return gate in product.args[:2] and any(step in product.args[:2] for step in steps)
+    return False
+
+
+def _leaky(slope: float, values: Array) -> Array:
+    return np.where(values < 0, slope * values, values)
+
+
+def _silu(values: Array) -> Array:
+    return _of_torch(functional.silu, values)
+
+
+def _of_torch(function: Callable[[torch.Tensor], torch.Tensor], values: Array) -> Array:
+    result: Array = function(torch.from_numpy(np.ascontiguousarray(values))).numpy()
+    return result
