@@ -79,8 +79,8 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     """Check the exported ONNX file, bring it into the form that runs fast, and prove that it loads.
 
     int8: constant weights are quantised now, activations become uint8, ReLU works on quantised
-    values and SiLU is one node, none of which changes a number. fp16: weights and computation become float16, inputs and
-    outputs stay float32.
+    values and SiLU is one node, none of which changes a number. fp16: weights and computation become
+    float16, inputs and outputs stay float32.
 
     Raises:
         ToolchainError: ONNX Runtime or onnx is missing, or refuses the graph.

@@ -84,7 +84,7 @@ def _least(candidates: Iterable[Any], error: Callable[[float], float]) -> float:
 
 
 def _activation(graph: GraphModule, readers: list[Node], steps: list[Node]) -> Activation | None:
-    """The one activation that ``readers`` compute of a tensor, whose dequantised forms are ``steps``."""
+    """The one activation that ``input_powers`` compute of a tensor, whose dequantised forms are ``steps``."""
     if len(readers) == 2:
         return _silu if _is_gated(readers, steps) else None
     if len(readers) != 1:

@@ -21,9 +21,9 @@ from torch import nn
 from edgecv.core.protocols import Batches
 from edgecv.optimize import prune_graph
 from edgecv.optimize.importance import Group, plain_scores
+from edgecv.optimize.input_powers import Reader, input_powers, reads, solved_without
 from edgecv.optimize.prune_graph import Cut, Region
 from edgecv.optimize.prune_plan import Limits, Scored
-from edgecv.optimize.readers import Reader, input_powers, reads, solved_without
 
 __all__ = ["output_scores"]
 

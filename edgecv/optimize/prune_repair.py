@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edgecv.core.protocols import Batches
-from edgecv.optimize.readers import flat_weights, is_plain, matrix_rows, output_rows
+from edgecv.optimize.input_powers import flat_weights, is_plain, matrix_rows, output_rows
 
 __all__ = ["repair_readers"]
 

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from edgecv.optimize import prune_graph
-from edgecv.optimize.prune_graph import Region
-from edgecv.optimize.readers import (
+from edgecv.optimize.input_powers import (
     flat_weights,
     input_powers,
     is_plain,
@@ -19,6 +18,7 @@ from edgecv.optimize.readers import (
     reads,
     solved_without,
 )
+from edgecv.optimize.prune_graph import Region
 
 
 @pytest.mark.parametrize(
