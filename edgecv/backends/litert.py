@@ -21,6 +21,7 @@ from edgecv.backends.common import (
     require,
     static_shape,
 )
+from edgecv.backends.litert_floats import hold_floats
 from edgecv.core.figures import Delegation
 from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.target import Target
@@ -55,8 +56,9 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     """Convert the exported program to ``model.tflite``.
 
     Pictures go in as NHWC, which saves a transpose; rank-4 outputs keep the network's NCHW (engine
-    option ``output_layout``). int8 files take and give int8. fp16 stores the weights of convolutions
-    and linear layers as float16; the runtime widens them when it loads the file.
+    option ``output_layout``). int8 files take and give int8; what is float in the graph stays float. fp16
+    stores the weights of convolutions and linear layers as float16; the runtime widens them when it loads
+    the file.
 
     Raises:
         ToolchainError: a converter is missing, there is no exported program, or it is refused.
@@ -98,6 +100,8 @@ def _convert(program: Path, *, int8: bool) -> bytes:
     exported = load_program(program)
     samples = list(exported.example_inputs[0])
     module = exported.module()
+    if int8:
+        hold_floats(module)
     pictures = [index for index, sample in enumerate(samples) if sample.ndim == 4]
     for index in pictures:
         samples[index] = samples[index].permute(0, 2, 3, 1).contiguous()

@@ -5,8 +5,6 @@ None of them changes a number that the graph computes:
 * `fold_weights` does the quantisation of constant weights now. OpenVINO runs a convolution in int8
   only when its weights are stored as int8.
 * `drop_zero_points` leaves out zero points that are 0.
-* `join_quantised` joins int8 values and not their float forms where all have one scale.
-* `keep_reduced_axes` writes means that drop their axes as means that keep them, and a squeeze.
 * `to_uint8` moves activations from int8 with zero point z to uint8 with zero point z + 128. ONNX
   Runtime's x86 kernels for signed activations are about ten times slower, and the pass that it has for
   this leaves part of the graph in float and breaks some models.
@@ -90,7 +88,7 @@ def fold_weights(model: Any) -> int:
     for node in gone:
         graph.node.remove(node)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in made.items())
-    _drop_unused(graph)
+    drop_unused(graph)
     return folded
 
 
@@ -117,7 +115,8 @@ def _clipped(node: Any, constants: Mapping[str, Array]) -> Array | None:
     return clipped
 
 
-def _drop_unused(graph: Any) -> None:
+def drop_unused(graph: Any) -> None:
+    """Take away constants that no node reads, and nodes whose results none does."""
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     for items in (graph.initializer, graph.value_info):
         kept = [item for item in items if item.name in used]
@@ -149,81 +148,8 @@ def drop_zero_points(model: Any) -> int:
         if node.op_type == Q:
             node.attribute.append(helper.make_attribute("output_dtype", types[zero.dtype]))
         dropped += 1
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     return dropped
-
-
-def keep_reduced_axes(model: Any) -> int:
-    """Let means keep their axes with length 1 and squeeze them afterwards, in place.
-
-    OpenVINO 2026.4 fuses a quantisation per channel into the mean before it, and takes the wrong axis for
-    the channels where the mean has dropped one (swin_tiny: 4 dB instead of 34). Means over all axes are
-    left alone.
-
-    Returns:
-        How many were rewritten.
-    """
-    from onnx import helper, numpy_helper
-
-    found, rewritten = links(model), 0
-    for place, node in reversed(list(enumerate(model.graph.node))):
-        keep = next((item for item in node.attribute if item.name == "keepdims"), None)
-        if node.op_type != "ReduceMean" or keep is None or keep.i != 0:
-            continue
-        axes = next((list(item.ints) for item in node.attribute if item.name == "axes"), None)
-        if axes is None and len(node.input) > 1 and node.input[1] in found.constants:
-            axes = [int(axis) for axis in found.constants[node.input[1]].ravel()]
-        if not axes:
-            continue
-        keep.i = 1
-        name = node.output[0]
-        node.output[0] = f"{name}_kept"
-        model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{name}_axes"))
-        squeeze = helper.make_node("Squeeze", [f"{name}_kept", f"{name}_axes"], [name], name=f"{name}_squeeze")
-        model.graph.node.insert(place + 1, squeeze)
-        rewritten += 1
-    return rewritten
-
-
-def join_quantised(model: Any) -> int:
-    """Write DQ -> Concat -> Q as a Concat of the int8 values where all scales and zero points are the same, in place.
-
-    OpenVINO 2026.4 computes convolutions behind the long form wrongly where a ReLU stands before it
-    (ghostnet_100: 7 dB instead of 23).
-
-    Returns:
-        How many were rewritten.
-    """
-    found, replaced = links(model), []
-    for node in model.graph.node:
-        readers = found.readers.get(node.output[0], []) if node.op_type == "Concat" else []
-        if len(readers) != 1 or readers[0].op_type != Q or node.output[0] in found.outputs:
-            continue
-        quantize, sources = readers[0], [found.maker.get(name) for name in node.input]
-        if quantize.output[0] in found.outputs or not all(_same_step(item, quantize, found) for item in sources):
-            continue
-        for position, item in enumerate(sources):
-            node.input[position] = item.input[0]  # type: ignore[union-attr]  # _same_step refuses None
-        for reader in found.readers.get(quantize.output[0], []):
-            for position, name in enumerate(reader.input):
-                if name == quantize.output[0]:
-                    reader.input[position] = node.output[0]
-        replaced.append(quantize)
-    for quantize in replaced:
-        model.graph.node.remove(quantize)
-    _drop_unused(model.graph)
-    return len(replaced)
-
-
-def _same_step(node: Any, quantize: Any, found: Links) -> bool:
-    """Whether ``node`` is a DQ node with the scale and zero point of ``quantize``."""
-    if node is None or node.op_type != DQ:
-        return False
-    one, other = (found.constants.get(item.input[1]) for item in (node, quantize))
-    zero, wanted = (zero_point(item, found.constants) for item in (node, quantize))
-    if one is None or other is None or zero is None or wanted is None:
-        return False
-    return bool(np.array_equal(one, other) and np.array_equal(zero, wanted) and zero.dtype == wanted.dtype)
 
 
 def to_uint8(model: Any) -> int:
@@ -262,7 +188,7 @@ def to_uint8(model: Any) -> int:
     types = [item for item in graph.value_info if item.name not in moved]
     del graph.value_info[:]
     graph.value_info.extend(types)
-    _drop_unused(graph)
+    drop_unused(graph)
     return left
 
 
@@ -326,7 +252,7 @@ def clip_behind(model: Any) -> int:
         _insert_clip(graph, quantize, [_stored(limit, scale, zero) for limit in limits], zero.dtype)
         graph.node.remove(node)
         moved += 1
-    _drop_unused(graph)
+    drop_unused(graph)
     return moved
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgecv.backends import onnx_files, onnx_qdq
+from edgecv.backends import onnx_files, onnx_qdq, openvino_qdq
 from edgecv.backends.common import (
     check_arrays,
     check_options,
@@ -70,9 +70,10 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     model = onnx_files.read(source.onnx)
     if source.precision == "int8":
         onnx_qdq.fold_weights(model)
-        onnx_qdq.join_quantised(model)  # reads zero points, so before they are dropped
+        openvino_qdq.join_quantised(model)  # reads zero points, so before they are dropped
+        openvino_qdq.pad_quantised(model)
         onnx_qdq.drop_zero_points(model)
-        onnx_qdq.keep_reduced_axes(model)
+        openvino_qdq.keep_reduced_axes(model)
     if source.precision == "fp16" and target.arch in ("aarch64", "arm64-apple"):
         options["properties"] = {_PRECISION_HINT: "f16", **options.get("properties", {})}
     with quiet(log):

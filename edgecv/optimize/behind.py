@@ -84,7 +84,7 @@ def _least(candidates: Iterable[Any], error: Callable[[float], float]) -> float:
 
 
 def _activation(graph: GraphModule, readers: list[Node], steps: list[Node]) -> Activation | None:
-    """The one activation that ``input_powers`` compute of a tensor, whose dequantised forms are ``steps``."""
+    """The one activation that ``readers`` compute of a tensor, whose dequantised forms are ``steps``."""
     if len(readers) == 2:
         return _silu if _is_gated(readers, steps) else None
     if len(readers) != 1:
@@ -100,7 +100,7 @@ def _activation(graph: GraphModule, readers: list[Node], steps: list[Node]) -> A
         return partial(_leaky, float(reader.args[1]) if len(reader.args) > 1 else 0.01)  # type: ignore[arg-type]
     weight = reader.args[1] if reader.target is aten.prelu.default else None
     if isinstance(weight, Node) and weight.op == "get_attr":
-        return partial(_leaky, float(get_constant(graph, weight).abs().max()))
+        return partial(_leaky, float(get_constant(graph, weight).detach().abs().max()))
     return None
 
 

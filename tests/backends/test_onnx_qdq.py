@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecv.backends import onnx_qdq
+from edgecv.backends import onnx_qdq, openvino_qdq
 
 from .networks import GraphWriter, write_network
 
@@ -172,11 +172,11 @@ def test_means_keep_their_axes_and_the_result(picture: np.ndarray) -> None:
     stored = [numpy_helper.from_array(np.array(axes), name) for name, axes in (("axes", [2, 3]), ("first", [0]))]
     model = helper.make_model(helper.make_graph(nodes, "g", *ends, stored), opset_imports=[helper.make_opsetid("", 21)])
     before = evaluate(model, picture)
-    assert onnx_qdq.keep_reduced_axes(model) == 2
+    assert openvino_qdq.keep_reduced_axes(model) == 2
     checker.check_model(model, full_check=True)
     assert ops(model) == {"ReduceMean": 2, "Squeeze": 2}
     np.testing.assert_array_equal(evaluate(model, picture), before)
-    assert onnx_qdq.keep_reduced_axes(model) == 0
+    assert openvino_qdq.keep_reduced_axes(model) == 0
 
 
 def joined(second_step: float) -> Any:
@@ -204,17 +204,42 @@ def test_values_of_one_scale_are_joined_as_int8() -> None:
 
     model, image = joined(0.05), np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
     before = evaluate(model, image)
-    assert onnx_qdq.join_quantised(model) == 1
+    assert openvino_qdq.join_quantised(model) == 1
     checker.check_model(model, full_check=True)
     assert ops(model)["QuantizeLinear"] == 2
     np.testing.assert_array_equal(evaluate(model, image), before)
-    assert onnx_qdq.join_quantised(model) == 0
+    assert openvino_qdq.join_quantised(model) == 0
 
 
 def test_values_of_two_scales_are_joined_as_floats() -> None:
     model = joined(0.1)
-    assert onnx_qdq.join_quantised(model) == 0
+    assert openvino_qdq.join_quantised(model) == 0
     assert ops(model)["QuantizeLinear"] == 3
+
+
+def padded(*, second: float = 0.05, value: float = 0.0, zero: int = -41) -> Any:
+    """int8 values with a zero point, three channels of zeros added, quantised again."""
+    writer = GraphWriter([], {}, np.int8, zero)
+    writer.constants |= {"pads": np.array([0, 1, 0, 0, 0, 2, 0, 0]), "value": np.array(value, np.float32)}
+    writer.node("Pad", [writer.activation("image", 0.05), "pads", "value"], "wide")
+    writer.node("Relu", [writer.activation("wide", second)], "logits_dq")
+    return writer.model()
+
+
+def test_int8_values_are_padded_with_their_zero_point() -> None:
+    from onnx import checker
+
+    model, image = padded(), np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    before = evaluate(model, image)
+    assert openvino_qdq.pad_quantised(model) == 1
+    checker.check_model(model)
+    assert ops(model)["QuantizeLinear"] == 1
+    np.testing.assert_array_equal(evaluate(model, image), before)
+
+
+@pytest.mark.parametrize("change", [{"second": 0.1}, {"value": 1.0}])
+def test_other_paddings_stay(change: dict[str, float]) -> None:
+    assert openvino_qdq.pad_quantised(padded(**change)) == 0
 
 
 def silu_network(*, readers: int = 1) -> Any:

@@ -234,12 +234,12 @@ def lost(one: Any, other: Any) -> str:
     return f"{100 * drop.drop:6.2f} [{100 * drop.interval.low:6.2f}, {100 * drop.interval.high:6.2f}]"
 
 
-def paired_ms(models: list[Subject], *, runs: int) -> list[float]:
-    """Median time of the engine call of each, taken in turn."""
+def paired_ms(models: list[Subject], image: np.ndarray, *, runs: int) -> list[float]:
+    """Median time of the engine call of each on ``image``, taken in turn."""
     buffers = []
     for model in models:
         buffers.append(model.input_buffer())
-        model.preprocessor.into(np.full((64, 64, 3), 90, np.uint8), buffers[-1])
+        model.preprocessor.into(model.pieces(image)[0], buffers[-1])
     times: list[list[float]] = [[] for _ in models]
     for turn in range(runs + 5):
         for index, model in enumerate(models):
@@ -270,7 +270,7 @@ def table(case: Case, folder: Path, *, runs: int) -> None:
             if case.metric in LIKE and truths[0] is None:
                 truths = found  # the float file of the first engine is what all are held against
             metrics[maker] = counted(case, found, truths)
-        times = dict(zip(models, paired_ms(list(models.values()), runs=runs), strict=True))
+        times = dict(zip(models, paired_ms(list(models.values()), read(case.images[0]), runs=runs), strict=True))
         for maker, model in models.items():
             size = sum(
                 path.stat().st_size for path in files[engine, maker][0].parent.glob(files[engine, maker][0].stem + ".*")
