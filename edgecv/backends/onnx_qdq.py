@@ -116,7 +116,7 @@ def _clipped(node: Any, constants: Mapping[str, Array]) -> Array | None:
 
 
 def drop_unused(graph: Any) -> None:
-    """Take away constants that no node reads, and nodes whose results none does."""
+    """Take away constants and Constant nodes that nobody reads, in place."""
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
     for items in (graph.initializer, graph.value_info):
         kept = [item for item in items if item.name in used]

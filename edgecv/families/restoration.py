@@ -14,8 +14,9 @@ from edgecv.core.tensor import FloatArray, TensorSpec
 from edgecv.errors import ModelError, UsageError
 from edgecv.families.graph_heads import output_layers
 from edgecv.families.heads.common import Option, flag, is_count, is_list, is_number, option_problems, setting
-from edgecv.families.restoration_metric import METRICS, Fidelity, planes, psnr_db
+from edgecv.families.restoration_metric import METRICS, Fidelity, planes
 from edgecv.families.restoration_result import Restored
+from edgecv.vision.fidelity import psnr_db
 from edgecv.vision.image import FILTERS, Image, geometry
 from edgecv.vision.tiles import Tiling
 

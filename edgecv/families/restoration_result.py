@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+import numpy as np
 
 from edgecv.vision.draw import put_text
+from edgecv.vision.fidelity import WINDOW, ssim
 from edgecv.vision.image import Image
 
 _INK = (40, 40, 40)
@@ -34,6 +36,12 @@ class Restored:
         height, width = self.picture.shape[:2]
         larger = "" if self.scale == 1 else f", {self.scale} times as large"
         return f"restored picture of {width} x {height} pixels{larger}"
+
+    def likeness(self, other: Restored) -> float:
+        """The structural similarity of the two, 0 to 1; 0 where they differ in size or are too small for it."""
+        if self.picture.shape != other.picture.shape or min(self.picture.shape[:2]) < WINDOW:
+            return 0.0
+        return max(0.0, ssim(self.picture.astype(np.float64), other.picture.astype(np.float64)))
 
     def draw(self, image: Image, scale: float) -> None:
         """Before and after in one frame: the left half as it was, the right half restored.

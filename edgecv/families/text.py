@@ -44,11 +44,6 @@ class Text:
             "scores": [round(score, 5) for score in self.scores],
         }
 
-    def likeness(self, other: Text) -> float:
-        """1 less the letters that differ, as a share of the longer text."""
-        longest = max(len(self.text), len(other.text))
-        return 1.0 - edit_distance(self.text, other.text) / longest if longest else 1.0
-
     def words(self) -> str:
         """The text in quotes, with its score."""
         return f'"{self.text}" {self.score:.3f}'

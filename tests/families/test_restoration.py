@@ -15,9 +15,10 @@ from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import DataError, ModelError, UsageError
 from edgecv.families import restoration
-from edgecv.families.restoration_metric import EQUAL_DB, planes, psnr_db, ssim
+from edgecv.families.restoration_metric import planes
 from edgecv.families.restoration_result import Restored
 from edgecv.vision.draw import draw
+from edgecv.vision.fidelity import EQUAL_DB, psnr_db, ssim
 
 CONTRACT = InputContract(size=(24, 32))
 
@@ -235,3 +236,10 @@ def test_tiny_frames_are_drawn_without_a_fault(size: tuple[int, int]) -> None:
     frame = np.zeros((*size, 3), np.uint8)
     draw(frame, Restored(np.full((2 * size[0], 2 * size[1], 3), 200, np.uint8), 2))
     draw(frame, Restored(np.full((*size, 3), 200, np.uint8)))
+
+
+def test_likeness_is_the_structural_similarity() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    assert Restored(picture).likeness(Restored(picture)) == pytest.approx(1.0)
+    assert Restored(picture).likeness(Restored(255 - picture)) < 0.1
+    assert Restored(picture).likeness(Restored(picture[:12])) == 0.0

@@ -231,8 +231,3 @@ def test_published_lprnet_reads_plates(shared_data: Path, tmp_path: Path) -> Non
     # 90.25 % on all 400; three standard deviations of 100 draws are 9 points.
     assert metric.compute().value >= 0.81
     assert text.protected(module) == ["container.0"]
-
-
-def test_likeness_is_a_share_of_letters() -> None:
-    assert Text("abcd", 1.0, ()).likeness(Text("abxd", 1.0, ())) == 0.75
-    assert Text("", 1.0, ()).likeness(Text("", 1.0, ())) == 1.0

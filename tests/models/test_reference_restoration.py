@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgecv.families.restoration_metric import planes, psnr_db
+from edgecv.families.restoration_metric import planes
 from edgecv.models.reference_restoration import imdn_rtc, zero_dce
+from edgecv.vision.fidelity import psnr_db
 
 SET5 = "restoration-mini/set5"
 # The published Set5 figure of these weights, over all five pictures, is 37.24 dB.

@@ -155,7 +155,7 @@ def _imdn(data: Path) -> Case:
 
     side, folder = 128, Path(tempfile.mkdtemp(prefix="edgecv-bench-"))
     for path in sorted((data / "coco-mini/images").glob("*.jpg")):
-        image = cv2.imread(str(path))
+        image = read(path)
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         cv2.imwrite(str(folder / f"{path.stem}.png"), image[top : top + side, left : left + side])
     parts = sorted(folder.glob("*.png"))
