@@ -50,8 +50,8 @@ def test_the_artifacts_are_small() -> None:
         name: sum(file.stat().st_size for file in demo.artifact(name).iterdir() if file.is_file())
         for name in demo.ENGINES
     }
-    assert max(sizes.values()) <= 500_000
-    assert sum(sizes.values()) <= 1_000_000
+    assert max(sizes.values()) <= 550_000  # with pictures that prove them
+    assert sum(sizes.values()) <= 1_300_000
 
 
 @pytest.mark.parametrize("name", demo.ENGINES)

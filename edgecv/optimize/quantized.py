@@ -16,6 +16,7 @@ from torch.fx.graph import CodeGen
 from edgecv.backends.program import seal
 from edgecv.core.protocols import Batches
 from edgecv.errors import DataError
+from edgecv.optimize.behind import activations
 from edgecv.optimize.flat import remove_guards
 from edgecv.optimize.graph import QUANTIZE, get_constant
 from edgecv.optimize.rules import Plan
@@ -137,7 +138,12 @@ def _weight_rule(node: Node) -> str:
 
 
 def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ...]) -> tuple[Saturation, ...]:
-    """Run pictures through a copy of the graph that gives what each activation quantiser reads."""
+    """Run pictures through a copy of the graph that gives what each activation quantiser reads.
+
+    Where an activation function reads the tensor, what it makes of the cut counts and not the cut itself: most of what
+    lies before SiLU or a leaky ReLU is cut on purpose.
+    """
+    behind = activations(graph)
     nodes = [node for node in _quantizing(graph) if node.args[0].op != "get_attr"]  # type: ignore[union-attr]
     if not nodes:
         return ()
@@ -154,8 +160,13 @@ def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ..
         for picture in pictures(calibration, limit=SATURATION_SAMPLES, shape=shape):
             for index, (node, values) in enumerate(zip(nodes, probe(picture), strict=True)):
                 scale, zero, low, high = (float(item) for item in node.args[1:5])  # type: ignore[arg-type]
-                steps, margin = values / scale + zero, SATURATION_MARGIN * (high - low) / 2
-                outside[index] += int(((steps < low - margin) | (steps > high + margin)).sum())
+                kept = values.clamp((low - zero) * scale, (high - zero) * scale)
+                function = behind.get(str(node.args[0]))
+                lost = (values - kept).abs()
+                if function is not None:
+                    changed = function(values.double().numpy()) - function(kept.double().numpy())
+                    lost = torch.from_numpy(changed).abs()
+                outside[index] += int((lost > SATURATION_MARGIN * (high - low) / 2 * scale).sum())
                 total[index] += values.numel()
     shares = (outside / total).tolist()
     names = [str(node.args[0]) for node in nodes]  # a node's text is its name
