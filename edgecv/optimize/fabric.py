@@ -56,7 +56,7 @@ def launch_fabric(on: Devices, *, precision: str) -> Any:
         warnings.simplefilter("ignore")
         from lightning.fabric import Fabric
 
-        for name in ("lightning", "lightning.fabric"):
+        for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
             logging.getLogger(name).setLevel(logging.ERROR)
         try:
             fabric = Fabric(
