@@ -243,7 +243,7 @@ def check_files(listing: Listing, progress: Progress) -> FileReader:
                 if isinstance(outcome, _Checked):
                     checked.append(outcome)
                 elif isinstance(outcome, _BadTruth):
-                    broken[entry.truth.path.name] = outcome
+                    broken[str(entry.truth.path)] = outcome  # names alone may stand in several folders
                 else:
                     skipped[entry.id] = outcome
             task.advance(len(batch))

@@ -43,7 +43,7 @@ def test_the_truth_comes_with_its_sample(tmp_path: Path) -> None:
 
 def test_broken_truths_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"2 truths are broken: 1_mask\.png: no picture; 2_mask\.png: no picture\. Correct"
+        DataError, match=r"2 truths are broken: .*1_mask\.png: no picture; .*2_mask\.png: no picture\. Correct"
     ):
         opened(tmp_path, [encoded(picture(8)), b"", b""])
 
@@ -59,3 +59,16 @@ def test_the_fingerprint_sees_the_content_of_truths(tmp_path: Path) -> None:
     one = opened(tmp_path, [encoded(picture(8))]).fingerprint()
     assert opened(tmp_path, [encoded(picture(8))]).fingerprint() == one
     assert opened(tmp_path, [encoded(picture(7))]).fingerprint() != one
+
+
+def test_broken_truths_of_one_name_are_all_counted(tmp_path: Path) -> None:
+    entries = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(encoded(picture(0)))
+        (tmp_path / name / "mask.png").write_bytes(b"")
+        entries.append(
+            Entry(f"{name}/0.png", tmp_path / name / "0.png", TruthFile(tmp_path / name / "mask.png", read_mask))
+        )
+    with pytest.raises(DataError, match=r"2 truths are broken: .*a/mask\.png: .*b/mask\.png: "):
+        check_files(Listing("set", tuple(entries)), SilentProgress())
