@@ -236,6 +236,13 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="what pixel values 0 and 255 become before mean and std",
     )
     imported.add_argument("--resize", choices=("stretch", "letterbox", "letterbox-topleft", "crop"), default="stretch")
+    imported.add_argument(
+        "--clip",
+        type=float,
+        nargs=2,
+        metavar=("FRAMES", "FPS"),
+        help="the network sees so many frames of a video at once, so many of them in a second",
+    )
     imported.add_argument("--interpolation", choices=("nearest", "linear", "cubic", "area"), default="linear")
     imported.add_argument("--crop-ratio", type=float, default=0.875)
     imported.add_argument(

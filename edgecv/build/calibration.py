@@ -45,7 +45,9 @@ def open_pictures(context: Context, recipe: Recipe) -> tuple[LabelledReader, Rul
     labels, contract = recipe.family.labels, recipe.model.input
     manifest, spec = context.plan.calibration, calibration_spec(recipe)
     if manifest is not None:
-        found = open_calibration(manifest, base=context.plan.base, labels=labels, progress=context.progress)
+        found = open_calibration(
+            manifest, base=context.plan.base, labels=labels, progress=context.progress, clip=contract.clip
+        )
         return as_inputs(found, recipe.family, contract), manifest.select
     if spec is None:
         raise ModelError("int8 needs calibration pictures and the recipe names none; set data.calibration")

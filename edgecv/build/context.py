@@ -40,4 +40,11 @@ class Context:
 
     def pictures(self, spec: DataSpec) -> LabelledReader:
         """A data set of the recipe, its pictures whole: what the task metric is taken on."""
-        return open_reader(spec, base=self.plan.base, labels=self.plan.recipe.family.labels, progress=self.progress)
+        recipe = self.plan.recipe
+        return open_reader(
+            spec,
+            base=self.plan.base,
+            labels=recipe.family.labels,
+            progress=self.progress,
+            clip=recipe.model.input.clip,
+        )

@@ -19,6 +19,7 @@ from edgecv.families.detection_metric import matches
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.gate import judge_drop, judge_parts
 from edgecv.optimize.repair import Judged
+from edgecv.vision.clips import picture_size
 from edgecv.vision.image import preprocess
 
 SURE = 0.4
@@ -145,5 +146,5 @@ def _answer(recipe: Recipe, module: Any, image: Any) -> Any:
     with torch.no_grad():
         made = module(torch.from_numpy(values[None]))
     outputs = [item.numpy() for item in ((made,) if isinstance(made, torch.Tensor) else made)]
-    picture = (image.shape[0], image.shape[1])
+    picture = picture_size(image)
     return families.get(recipe.family.kind).decode(outputs, recipe.family, recipe.model.input, picture=picture)

@@ -21,7 +21,7 @@ from edgecv.core.calibration import CalibrationManifest
 from edgecv.core.figures import MachineFacts
 from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.plain import to_plain
-from edgecv.core.recipe import DataSpec, Finetune, Prune, Quantize, Recipe
+from edgecv.core.recipe import DataSpec, Finetune, Fit, Prune, Quantize, Recipe
 from edgecv.core.target import Precision, Target
 from edgecv.recipe.load import LoadedRecipe, recipe_for
 
@@ -33,6 +33,7 @@ _TOOLS = {
     "load": ("torch", "torchvision", "timm", "transformers"),
     "prune": ("torch", "torch-pruning"),
     "finetune": ("torch", "lightning"),
+    "fit": ("torch",),
     "quantize": ("torch", "torchao", "nncf"),
     "export": ("torch", "onnx", "onnxscript"),
     "reference": ("torch", "onnxruntime"),
@@ -186,10 +187,13 @@ class _Planner:
     def target(self, recipe: Recipe, target: Target) -> TargetPlan:
         load = self._load(recipe, straight=goes_straight(recipe, target))
         chain, last, precision = self._chain(recipe, load)
+        original = _original(recipe, chain)
         optimized = self._file(
-            "optimized", recipe, target, source=last, tuned=chain[-1], precision=precision, load=load
+            "optimized", recipe, target, source=last, tuned=chain[-1], precision=precision, load=original
         )
-        reference = self._file("float", recipe, target, source=load, tuned=load, precision="fp32", load=load)
+        reference = self._file(
+            "float", recipe, target, source=original, tuned=original, precision="fp32", load=original
+        )
         shared = chain if last is chain[-1] else (*chain, last)
         return TargetPlan(target, recipe, shared, optimized, reference)
 
@@ -222,6 +226,10 @@ class _Planner:
             elif isinstance(step, Finetune):
                 params["train"] = prints["train"] if step.epochs else ""
                 chain.append(self._step("finetune", f"fine-tune {step.epochs} epochs", params, chain[-1], teacher))
+            elif isinstance(step, Fit):
+                params["train"] = prints["train"]
+                chain.append(self._step("fit", "fit to good pictures", params, chain[-1]))
+                teacher = _original(recipe, chain) if teacher is load else teacher
             elif step.method == "fp16":
                 precision = "fp16"
             elif step.method in ("ptq", "qat"):
@@ -233,7 +241,7 @@ class _Planner:
                     params |= {"eval": prints["eval"], "accuracy": to_plain(recipe.budgets.accuracy)}
                     params["metric"] = metric_name(recipe)
                 title = f"quantize {step.method} int8 {wanted.scheme}" + (f" ({why})" if why else "")
-                return tuple(chain), self._step("quantize", title, params, chain[-1], load), "int8"
+                return tuple(chain), self._step("quantize", title, params, chain[-1], _original(recipe, chain)), "int8"
         return tuple(chain), chain[-1], "fp16" if precision == "fp16" else "fp32"
 
     def _prune(self, step: Prune, seed: int, before: PlannedStep) -> PlannedStep:
@@ -285,6 +293,11 @@ class _Planner:
             timed = {**engine, "measure": asdict(recipe.measure), "machine": asdict(self._inputs.machine)}
             measure = self._step("measure", f"measure {name}", {**timed, "eval": prints["eval"]}, made)
         return FilePlan(role, precision, export, reference, made, verify, evaluate, measure)
+
+
+def _original(recipe: Recipe, chain: Sequence[PlannedStep]) -> PlannedStep:
+    """The step that made the original network: load, or a fit right behind it, without which it would be unfinished."""
+    return chain[1] if recipe.steps and isinstance(recipe.steps[0], Fit) and len(chain) > 1 else chain[0]
 
 
 def metric_name(recipe: Recipe) -> str:

@@ -31,6 +31,7 @@ from edgecv.measure.ladder import (
     ladder,
     save_outputs,
 )
+from edgecv.vision.clips import picture_size
 from edgecv.vision.image import preprocess
 
 FLOAT_TORCH = "float torch"
@@ -68,7 +69,7 @@ def collect(
     else:
         forms.append(Outputs(FLOAT_ONNX, _run_onnx(exported, inputs)))
     truths = [sample.truth for sample in samples]
-    sizes = [(sample.image.shape[0], sample.image.shape[1]) for sample in samples]
+    sizes = [picture_size(sample.image) for sample in samples]
     save_outputs(out / OUTPUTS, forms, picked=np.asarray(picked, dtype=np.int64), inputs=inputs)
     rungs, causes = _rungs(recipe, forms, truths, sizes)
     found = ladder(rungs, causes)

@@ -1,6 +1,6 @@
 """The one sequence: every step of a plan, each done once, each kept in the store as soon as it is done.
 
-A failing target does not stop the others. A failing step that every target needs (load, prune, finetune)
+A failing target does not stop the others. A failing step that every target needs (load, prune, finetune, fit)
 stops the run.
 """
 
@@ -26,7 +26,7 @@ from edgecv.errors import EdgecvError
 from edgecv.report.schema import StepFigures
 
 LOG = "edgecv.log"
-_ALL_NEED = ("load", "prune", "finetune")
+_ALL_NEED = ("load", "prune", "finetune", "fit")
 
 
 @dataclass(frozen=True)

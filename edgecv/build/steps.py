@@ -1,4 +1,4 @@
-"""The actions of the shared steps: load, prune, finetune, quantize, export, reference.
+"""The actions of the shared steps: load, prune, finetune, fit, quantize, export, reference.
 
 Each takes the planned step and an empty folder, leaves its files there, and returns its effect.
 The model travels between steps as ``state.safetensors`` (weights) and ``history.json`` (what pruning
@@ -19,7 +19,7 @@ from edgecv.build.context import Context
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
 from edgecv.core.artifact import sha256_file
-from edgecv.core.recipe import DataSpec, Finetune, Quantize, Recipe
+from edgecv.core.recipe import DataSpec, Finetune, Fit, Quantize, Recipe
 from edgecv.errors import ModelError
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.subject import subject
@@ -41,6 +41,7 @@ def shared_actions() -> dict[str, Action]:
         "load": _load,
         "prune": _prune,
         "finetune": _finetune,
+        "fit": _fit,
         "quantize": _quantize,
         "export": _export,
         "reference": _reference,
@@ -131,6 +132,23 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     return effect
 
 
+def _fit(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.optimize.finetune import TrainSet
+    from edgecv.optimize.fit_normal import fit_normal
+    from edgecv.optimize.prune import save_module_state
+
+    wanted = next(item for item in recipe.steps if isinstance(item, Fit) and _same(item, step))
+    module, history = _rebuild(context, step.inputs[0], recipe)
+    data = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
+    found = fit_normal(module, step=wanted, data=data, seed=recipe.seed, progress=context.progress)
+    sparse = context.store.folder(step.inputs[0]) / SPARSE
+    if sparse.is_file():
+        shutil.copyfile(sparse, folder / SPARSE)
+    save_module_state(folder / STATE, module)
+    (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
+    return {"pictures": found.pictures, "held_out": found.held_out, "limit": round(found.limit, 6)}
+
+
 def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.build.quantize import Training, quantize
     from edgecv.optimize.finetune import TrainSet
@@ -181,7 +199,7 @@ def _reference(context: Context, step: PlannedStep, recipe: Recipe, folder: Path
 
 
 def rebuild(context: Context, key: str, recipe: Recipe) -> Any:
-    """The float network of a finished load, prune or finetune step."""
+    """The float network of a finished load, prune, finetune or fit step."""
     return _rebuild(context, key, recipe)[0]
 
 

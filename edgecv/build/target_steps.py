@@ -29,6 +29,7 @@ from edgecv.measure.host import Sampler
 from edgecv.measure.ladder import Judge, Outputs, compiler_limits, ladder, load_outputs, preprocess_rung
 from edgecv.measure.latency import PLANS, measure_latency
 from edgecv.measure.subject import Subject, subject
+from edgecv.vision.clips import picture_size, stacked
 
 ACCURACY = "accuracy.json"
 PARTS = "parts.npz"
@@ -102,7 +103,7 @@ def verify_file(context: Context, step: PlannedStep, recipe: Recipe, target: Tar
         recipe.model.input,
         [sample.truth for sample in samples],
         metric_name(recipe),
-        pictures=[(sample.image.shape[0], sample.image.shape[1]) for sample in samples],
+        pictures=[picture_size(sample.image) for sample in samples],
     )
     min_db, min_agreement = compiler_limits(step_precision(recipe))
     rungs = [
@@ -211,4 +212,4 @@ def open_subject(context: Context, made: CompiledFile, recipe: Recipe, target: T
 def _as_nchw(model: Subject, buffer: Any) -> Any:
     """A copy of what the engine was fed, as real values `(1, C, H, W)`."""
     real = model.input.dequantize(buffer)
-    return np.array(real.transpose(0, 3, 1, 2) if model.input.layout == "NHWC" else real)
+    return np.array(stacked(real, model.input.layout))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgecv import families
 from edgecv.commands.samples import open_labelled
 from edgecv.commands.values import named_values
-from edgecv.core.contract import InputContract
+from edgecv.core.contract import Clip, InputContract
 from edgecv.core.kinds import FAMILY_KINDS, metric_unit
 from edgecv.core.plain import to_plain
 from edgecv.core.progress import PlainProgress
@@ -34,6 +35,7 @@ def import_file(options: argparse.Namespace) -> int:
         crop_ratio=options.crop_ratio,
         pad_value=options.pad_value,
         interpolation=options.interpolation,
+        clip=_clip(options.clip),
     )
     families.get(options.family)
     labels = _labels(Path(options.labels)) if options.labels else FAMILY_KINDS[options.family].labels
@@ -53,6 +55,19 @@ def import_file(options: argparse.Namespace) -> int:
     out = import_model(options.file, out=options.out, name=name, family=family, contract=contract)
     print(f"{out} is an artifact; try: edgecv run {out} PICTURE")
     return 0
+
+
+def _clip(given: Sequence[float] | None) -> Clip | None:
+    """The two numbers of ``--clip``.
+
+    Raises:
+        UsageError: the first is no whole number.
+    """
+    if given is None:
+        return None
+    if not given[0].is_integer():
+        raise UsageError(f"--clip is {given[0]:g} {given[1]:g}; the number of frames must be whole, such as 8 8.0")
+    return Clip(int(given[0]), given[1])
 
 
 def build(options: argparse.Namespace) -> int:

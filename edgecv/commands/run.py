@@ -16,14 +16,18 @@ from typing import Any
 
 from edgecv.commands.values import named_values
 from edgecv.core.artifact import MANIFEST
+from edgecv.core.contract import Clip
 from edgecv.core.stream import FrameResult, LoopStatus
 from edgecv.data.imagefile import load_image
-from edgecv.errors import UsageError
+from edgecv.data.video_file import VIDEOS, look_at, read_clip
+from edgecv.errors import DataError, UsageError
 from edgecv.runtime.load import load_artifact
 from edgecv.runtime.session import Session, open_session
 from edgecv.runtime.sinks.files import write_picture
 from edgecv.runtime.spec import PipelineSpec, SecondStage, read_spec
+from edgecv.vision.clips import middle
 from edgecv.vision.draw import picture_of
+from edgecv.vision.image import Image
 
 _LINE_EVERY_S = 2.0
 _END_WITHIN_S = 10.0
@@ -156,19 +160,34 @@ def _spec(options: argparse.Namespace) -> PipelineSpec:
 
 
 def _pictures(options: argparse.Namespace) -> int:
-    """``edgecv run ARTIFACT PICTURE...``: one answer a picture, each picture as it is."""
+    """``edgecv run ARTIFACT PICTURE...``: one answer a picture (or video, for clips), each picture as it is."""
     folder, *names = options.what
     if not (Path(folder) / MANIFEST).is_file():
         raise UsageError(f"{folder} is no artifact (it has no {MANIFEST}); before pictures, name an artifact's folder")
     places = _places(Path(options.save), names) if options.save else {}
     with load_artifact(folder, threads=options.threads) as model:
         for name in names:
-            image = load_image(name, noisy=True)
+            image = _load(name, model.manifest.contract.clip)
             result = model.predict(image)
             if name in places:
-                write_picture(places[name], picture_of(image, result))
+                write_picture(places[name], picture_of(middle(image), result))
             print(json.dumps({"image": name, **result.to_dict()}) if options.json else f"{name}: {result.words()}")
     return 0
+
+
+def _load(name: str, clip: Clip | None) -> Image:
+    """A picture; for a network that takes clips, the middle of a video or of a folder of frames.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = Path(name)
+    if clip is None or not (path.is_dir() or path.suffix.lower() in VIDEOS):
+        return load_image(name, noisy=True)
+    try:
+        return read_clip(path, look_at(path), clip)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:

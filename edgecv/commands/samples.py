@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgecv.core.contract import Clip
 from edgecv.core.kinds import DATA_KINDS, data_facts, family_facts, kinds_with
 from edgecv.core.progress import PlainProgress
 from edgecv.core.protocols import Reader
@@ -38,13 +41,23 @@ def pictures(options: argparse.Namespace, model: Model, count: int) -> list[Imag
         CameraError: the video cannot be opened.
     """
     kind, _, rest = options.data.partition(":")
+    clip = model.manifest.contract.clip
+    frames = count if clip is None else count + clip.frames - 1
     if kind == "synthetic":
         source = synthetic_source(rest, {} if "size=" in rest else {"size": _SIZE})
-        return [source.truth(index * _APART).image for index in range(count)]
+        return _clips([source.truth(index * _APART).image for index in range(frames)], clip)
     if kind == "frames" and rest:
-        return _frames(rest, count)
+        return _clips(_frames(rest, frames), clip)
     reader = open_data(options, model)
     return [reader[index].image for index in even_indices(len(reader), count)]
+
+
+def _clips(frames: list[Image], clip: Clip | None) -> list[Image]:
+    """The frames themselves, or the clips that begin with each of them; the first is repeated where there are few."""
+    if clip is None:
+        return frames
+    frames = frames[:1] * max(0, clip.frames - len(frames)) + frames
+    return [np.stack(frames[at : at + clip.frames]) for at in range(len(frames) - clip.frames + 1)]
 
 
 def _frames(address: str, count: int) -> list[Image]:
@@ -70,7 +83,14 @@ def open_data(options: argparse.Namespace, model: Model) -> Reader:
         UsageError: the option names no data set, or the data set cannot be used.
     """
     spec = _spec(options)
-    reader = open_reader(spec, base=Path.cwd(), labels=model.manifest.family.labels, progress=PlainProgress())
+    manifest = model.manifest
+    reader = open_reader(
+        spec,
+        base=Path.cwd(),
+        labels=manifest.family.labels,
+        progress=PlainProgress(),
+        clip=manifest.contract.clip,
+    )
     if reader.skipped:
         print(f"{len(reader.skipped)} files were skipped, such as {next(iter(reader.skipped))}", file=sys.stderr)
     return reader
@@ -103,7 +123,7 @@ def _spec(options: argparse.Namespace) -> DataSpec:
         if key in ("root", "only", "truth", "ignore_index", "crop") and not getattr(facts, key):
             raise UsageError(f"--data is {options.data!r}; kind {kind} takes no {key}: {', '.join(kinds_with(key))} do")
     if values.get("split", "all") not in ("train", "test", "all"):
-        raise UsageError(f"--data is {options.data!r}; the split of sklearn-digits is train, test or all")
+        raise UsageError(f"--data is {options.data!r}; the split is train, test or all")
     if "ignore_index" in values:
         if not (values["ignore_index"].isdecimal() and int(values["ignore_index"]) <= 255):
             raise UsageError(f"--data is {options.data!r}; ignore_index is a whole number, 0 to 255")

@@ -6,15 +6,37 @@ training, calibration, evaluation and on the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 Color = Literal["rgb", "bgr", "gray"]
 Resize = Literal["stretch", "letterbox", "letterbox-topleft", "crop"]
 Interpolation = Literal["nearest", "linear", "cubic", "area"]
 
+ClipLayout = Literal["stacked", "TCHW", "CTHW"]
+
 FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
 """Read by pydantic where a class has it as ``__pydantic_config__``: unknown keys are errors."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """How many frames of a video a network sees at once, oldest first, and how far they are apart.
+
+    ``layout`` is what the network itself takes: ``stacked`` `(N, T * C, H, W)`, ``TCHW`` `(N, T, C, H, W)` or
+    ``CTHW`` `(N, C, T, H, W)`. What edgecv builds always takes ``stacked`` and makes the other shapes inside.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    frames: int = field(metadata={"ge": 2, "le": 256, "description": "frames of a clip"})
+    fps: float = field(metadata={"gt": 0, "le": 1000, "description": "frames of a clip in a second of the video"})
+    layout: ClipLayout = field(default="stacked", metadata={"description": "shape of clips that the network takes"})
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the first frame of a clip to the last."""
+        return (self.frames - 1) / self.fps
 
 
 @dataclass(frozen=True)
@@ -43,11 +65,24 @@ class InputContract:
     crop_ratio: float = field(default=0.875, metadata={"gt": 0, "le": 1, "description": "used by resize: crop"})
     pad_value: int = field(default=114, metadata={"ge": 0, "le": 255, "description": "used by resize: letterbox"})
     interpolation: Interpolation = field(default="linear", metadata={"description": "resampling filter"})
+    clip: Clip | None = field(
+        default=None, metadata={"description": "frames that the network sees at once; without it, one picture"}
+    )
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 otherwise."""
+        """Channels of one picture: 1 for gray, 3 otherwise."""
         return 1 if self.color == "gray" else 3
+
+    @property
+    def planes(self) -> int:
+        """Channels of the network's input: those of a picture, or of all frames of a clip."""
+        return self.channels * (1 if self.clip is None else self.clip.frames)
+
+    @property
+    def still(self) -> InputContract:
+        """The same for one picture, or for one frame of a clip."""
+        return self if self.clip is None else replace(self, clip=None)
 
     def problems(self) -> list[str]:
         """What is wrong with this contract, in words; empty when it is sound."""
@@ -59,6 +94,11 @@ class InputContract:
                 found.append(f"{name} has {len(values)} values; color {self.color} needs {self.channels}")
         if any(value == 0 for value in self.std):
             found.append(f"std is {list(self.std)}; 0 would divide by zero")
+        if self.clip is not None and not (2 <= self.clip.frames <= 256 and 0 < self.clip.fps <= 1000):
+            found.append(
+                f"clip has {self.clip.frames} frames at {self.clip.fps:g} fps; allowed are 2..256 at more than 0, "
+                "up to 1000 fps"
+            )
         if self.range[0] == self.range[1]:
             found.append(f"range is {list(self.range)}; the two ends must differ")
         return found

@@ -9,12 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FamilyKind = Literal["classification", "detection", "pose", "embedding", "segmentation", "text", "restoration", "depth"]
+FamilyKind = Literal[
+    "classification",
+    "detection",
+    "pose",
+    "embedding",
+    "segmentation",
+    "text",
+    "restoration",
+    "depth",
+    "instance",
+    "anomaly",
+    "video",
+    "text-detection",
+]
 MetricName = Literal[
     "top1",
     "top5",
     "ap",
     "ap50",
+    "mask_ap",
+    "mask_ap50",
     "oks_ap",
     "oks_ap50",
     "pck",
@@ -28,16 +43,20 @@ MetricName = Literal[
     "psnr",
     "ssim",
     "delta1",
+    "auroc",
+    "hmean",
 ]
 DataKind = Literal[
     "sklearn-digits",
     "scenes-boxes",
     "scenes-masks",
+    "scenes-instances",
     "scenes-depth",
     "scenes-keypoints",
     "imagefolder",
     "csv",
     "coco",
+    "coco-masks",
     "images",
     "masks",
     "text",
@@ -46,7 +65,16 @@ DataKind = Literal[
     "yolo",
     "voc",
     "kitti",
+    "anomaly",
+    "textures",
     "coco-keypoints",
+    "videofolder",
+    "video-csv",
+    "scenes-motions",
+    "textdet",
+    "icdar",
+    "scenes-text",
+    "scenes-words",
 ]
 
 
@@ -54,18 +82,33 @@ DataKind = Literal[
 class FamilyFacts:
     """What a recipe may ask of a family: its ``metrics`` (the usual one first), and kinds of ``data`` with its truths.
 
-    ``loss`` says whether the family trains on labels; the others learn from a teacher alone (distillation).
+    ``loss`` says whether the family trains on labels; the others learn from a teacher alone (distillation). Where only
+    networks with some heads do, ``loss_heads`` names those.
     ``labels`` are the names that a model without a list of its own is taken to have; empty where names are needed.
     ``tight`` families are trained on objects cut out by their boxes: a second stage neither widens nor reshapes those.
-    ``augment`` are the changes of pictures in training that keep the truths right.
+    ``augment`` are the changes of pictures in training that keep the truths right. ``fits``: the step ``fit`` shows its
+    networks what is usual.
+    ``objects``: its results are boxes of objects, which can be tracked and looked at by a second stage.
+    ``pieces``: they are other parts of a picture, which a second stage can look at and no tracker follows.
+    ``clips``: its networks see some frames of a video at once, which ``model.input.clip`` tells.
     """
 
     metrics: tuple[MetricName, ...]
     data: tuple[DataKind, ...] = ()
     labels: tuple[str, ...] = ()
     loss: bool = False
+    loss_heads: tuple[str, ...] = ()
     tight: bool = False
     augment: tuple[str, ...] = ("none", "crop", "crop-flip")
+    objects: bool = False
+    pieces: bool = False
+    fits: bool = False
+
+    def trains(self, head: Any) -> bool:
+        """Whether networks with this head train on labels."""
+        return self.loss and (not self.loss_heads or head in self.loss_heads)
+
+    clips: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,9 +116,10 @@ class DataFacts:
     """What ``path`` of a data set of this kind is (``what``, in words), and which other keys go with it.
 
     ``root`` is the folder of the pictures where ``path`` is a list of them; ``only`` picks pictures by name;
-    ``truth`` is the folder or pattern of the files that hold each picture's truth; ``ignore_index`` a value in them
-    that is not judged, ``depth_unit`` what they count in; ``crop`` makes each person a sample. ``classes`` says whether
-    what a picture shows is known without reading those files, so that pictures can be picked evenly over the classes.
+    ``truth`` is the folder or pattern of the files that hold each picture's truth (``truth_needed``: there must be
+    one); ``ignore_index`` a value in them that is not judged, ``depth_unit`` what they count in; ``crop`` makes
+    each person a sample. ``classes`` says whether what a picture shows is known without reading those files, so
+    that pictures can be picked evenly over the classes.
     """
 
     path: Literal["none", "folder", "file", "pictures"]
@@ -83,6 +127,7 @@ class DataFacts:
     root: bool = False
     only: bool = False
     truth: bool = False
+    truth_needed: bool = True
     ignore_index: bool = False
     depth_unit: bool = False
     crop: bool = False
@@ -93,26 +138,59 @@ _CLASSES: tuple[DataKind, ...] = ("imagefolder", "csv", "sklearn-digits")
 
 FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
     "classification": FamilyFacts(("top1", "top5"), _CLASSES, loss=True),
-    "detection": FamilyFacts(("ap", "ap50"), ("coco", "yolo", "voc", "kitti", "scenes-boxes")),
+    "detection": FamilyFacts(
+        ("ap", "ap50"),
+        ("coco", "yolo", "voc", "kitti", "scenes-boxes"),
+        loss=True,
+        loss_heads=("yolox", "yolo", "yolo-end2end", "fastestdet", "ssd"),
+        objects=True,
+    ),
     "pose": FamilyFacts(
         ("oks_ap", "oks_ap50", "pck"), ("coco-keypoints", "scenes-keypoints"), labels=("person",), loss=True
     ),
     "embedding": FamilyFacts(("recall1", "map"), _CLASSES, labels=("person",), tight=True),
     "segmentation": FamilyFacts(("miou", "pixel_accuracy", "dice"), ("masks", "scenes-masks"), loss=True),
-    "text": FamilyFacts(("exact", "similarity"), ("text",), loss=True, tight=True, augment=("none", "crop")),
+    "text": FamilyFacts(
+        ("exact", "similarity"), ("text", "scenes-words"), loss=True, tight=True, augment=("none", "crop")
+    ),
     "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True, augment=("none",)),
     "depth": FamilyFacts(("delta1",), ("depth", "scenes-depth"), labels=("depth",), loss=True),
+    "instance": FamilyFacts(
+        ("mask_ap", "mask_ap50"),
+        ("coco-masks", "scenes-instances"),
+        loss=True,
+        loss_heads=("prototypes",),
+        objects=True,
+    ),
+    "anomaly": FamilyFacts(("auroc",), ("anomaly", "textures"), labels=("defect",), loss=True, fits=True),
+    "video": FamilyFacts(
+        ("top1", "top5"),
+        ("videofolder", "video-csv", "scenes-motions"),
+        loss=True,
+        augment=("none", "crop"),
+        clips=True,
+    ),
+    "text-detection": FamilyFacts(
+        ("hmean",),
+        ("textdet", "icdar", "scenes-text"),
+        labels=("text",),
+        loss=True,
+        pieces=True,
+        augment=("none", "crop"),
+    ),
 }
 
 DATA_KINDS: dict[DataKind, DataFacts] = {
     "sklearn-digits": DataFacts("none"),
     "scenes-boxes": DataFacts("none", classes=False),
     "scenes-masks": DataFacts("none", classes=False),
+    "scenes-instances": DataFacts("none", classes=False),
     "scenes-depth": DataFacts("none", classes=False),
     "scenes-keypoints": DataFacts("none", crop=True, classes=False),
     "imagefolder": DataFacts("folder", "the folder that holds one folder a class"),
     "csv": DataFacts("file", "the csv file", root=True),
     "coco": DataFacts("file", "the instances json", root=True, only=True),
+    "coco-masks": DataFacts("file", "the instances json", root=True, only=True),
     "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True, classes=False),
     "masks": DataFacts(
         "pictures", "a folder of pictures, or a glob", only=True, truth=True, ignore_index=True, classes=False
@@ -125,7 +203,23 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "yolo": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "voc": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "kitti": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "anomaly": DataFacts(
+        "folder",
+        "the folder that holds good and one folder for each kind of defect",
+        only=True,
+        truth=True,
+        truth_needed=False,
+        classes=False,
+    ),
+    "textures": DataFacts("none", only=True, classes=False),
     "coco-keypoints": DataFacts("file", "the person keypoints json", root=True, only=True, crop=True, classes=False),
+    "videofolder": DataFacts("folder", "the folder that holds one folder a class, with videos or folders of frames"),
+    "video-csv": DataFacts("file", "the csv file", root=True),
+    "scenes-motions": DataFacts("none"),
+    "textdet": DataFacts("file", "the textdet json", root=True, only=True, classes=False),
+    "icdar": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "scenes-text": DataFacts("none", classes=False),
+    "scenes-words": DataFacts("none", classes=False),
 }
 
 METRIC_UNITS: dict[str, str] = {"psnr": "dB"}

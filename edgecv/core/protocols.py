@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import AccuracyFigures, Delegation
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.results import Placement
 from edgecv.core.target import Precision, Target
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 
@@ -24,8 +25,8 @@ from edgecv.core.tensor import Array, FloatArray, TensorSpec
 class Sample:
     """One picture of a data set with its truth.
 
-    ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray; ``truth`` is what the family's metric
-    takes (classification: the class index).
+    ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray, or a clip `(T, H, W, 3)`; ``truth`` is what the family's
+    metric takes (classification: the class index).
     """
 
     id: str
@@ -56,6 +57,19 @@ class PointTruth(Protocol):
         ...
 
     def moved(self, *, down: int, right: int, mirrored: bool) -> PointTruth:
+        """The same after the picture was moved by so many pixels and then, perhaps, mirrored."""
+        ...
+
+
+@runtime_checkable
+class PlacedTruth(Protocol):
+    """A truth made of boxes or points that does not know its picture's size: it is told where the network sees it."""
+
+    def placed(self, place: Placement, size: tuple[int, int]) -> PlacedTruth:
+        """The same in pixels of the network's input of ``size`` (height, width), where ``place`` puts the picture."""
+        ...
+
+    def moved(self, *, down: int, right: int, mirrored: bool) -> PlacedTruth:
         """The same after the picture was moved by so many pixels and then, perhaps, mirrored."""
         ...
 
@@ -224,6 +238,33 @@ class Graded(Protocol):
 
     def likeness(self, other: Any) -> float:
         """0 (nothing in common) to 1 (the same)."""
+        ...
+
+
+@runtime_checkable
+class Pieces(Protocol):
+    """A result made of parts of a picture that are no upright boxes, which a second stage can look at."""
+
+    @property
+    def scores(self) -> FloatArray:
+        """How sure each is, `(N,)`."""
+        ...
+
+    def cut(self, image: Array, row: int, *, margin: float) -> Array | None:
+        """Part ``row`` of ``image`` seen upright, its shorter sides ``margin`` times as long; None for nothing."""
+        ...
+
+    def answered(self, answers: tuple[Any, ...]) -> Any:
+        """The same with what the second stage said of each part; None for those that it did not look at."""
+        ...
+
+
+@runtime_checkable
+class Seen(Protocol):
+    """A result that is told from some time of a camera, not from one frame."""
+
+    def seen(self, seconds: float) -> Any:
+        """The same, told from so many seconds."""
         ...
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Union
 
 from edgecv.core.contract import FORBID_UNKNOWN, InputContract
 from edgecv.core.kinds import DataKind, FamilyKind, MetricName
-from edgecv.core.steps import STEP_KEYS, Distill, Finetune, Prune, Quantize, Step
+from edgecv.core.steps import STEP_KEYS, Distill, Finetune, Fit, Prune, Quantize, Step
 
 __all__ = [
     "STEP_KEYS",
@@ -23,6 +23,7 @@ __all__ = [
     "Distill",
     "FamilySpec",
     "Finetune",
+    "Fit",
     "LatencyBudget",
     "ModelSpec",
     "Prune",

@@ -6,15 +6,24 @@ Boxes are x1, y1, x2, y2 in pixels of the picture, continuous: pixel i covers [i
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edgecv.core.masks import ObjectMask
 from edgecv.errors import ToolchainError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+
+class Placement(Protocol):
+    """Where a picture lies in the network's input (`edgecv.vision.image.Geometry`)."""
+
+    def to_network(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Points `(..., 2)` as x, y in the picture -> x, y in the network's input."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class Detections:
     `(N, K, 3)` float32 (x, y, score) and ``embeddings`` `(N, D)` float32 where a model gives them.
     ``second`` holds what the second stage said of each object (a `Classification`, `Poses`, ...), in
     the order of the boxes; None for an object that it has not seen; () where there is no second stage.
+    ``masks`` are the pixels of each object where a model gives them, else ().
     """
 
     boxes: Floats
@@ -132,6 +142,7 @@ class Detections:
     embeddings: Floats | None = None
     skeleton: tuple[tuple[int, int], ...] = ()
     second: tuple[Any, ...] = field(default=())
+    masks: tuple[ObjectMask, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -146,6 +157,8 @@ class Detections:
                 raise ValueError(f"{name} has {len(value)} rows for {count} scores")
         if self.second and len(self.second) != count:
             raise ValueError(f"second has {len(self.second)} results for {count} scores")
+        if self.masks and len(self.masks) != count:
+            raise ValueError(f"there are {len(self.masks)} masks for {count} scores")
 
     @staticmethod
     def empty(labels: tuple[str, ...] = ()) -> "Detections":
@@ -162,8 +175,10 @@ class Detections:
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray):
                 chosen[item.name] = value[rows]
-        if self.second:
-            chosen["second"] = tuple(self.second[int(row)] for row in np.arange(len(self))[rows])
+        for name in ("second", "masks"):
+            each = getattr(self, name)
+            if each:
+                chosen[name] = tuple(each[int(row)] for row in np.arange(len(self))[rows])
         return replace(self, **chosen)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,6 +196,8 @@ class Detections:
                 item["track"] = int(self.track_ids[row])
             if self.keypoints is not None:
                 item["keypoints"] = self.keypoints[row].round(3).tolist()
+            if self.masks:
+                item["mask"] = self.masks[row].to_rle()
             if self.second and self.second[row] is not None:
                 item["second"] = self.second[row].to_dict()
             objects.append(item)
@@ -210,9 +227,14 @@ class Detections:
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.class_ids.copy(),
+            mask=np.stack([mask.full() for mask in self.masks]) if self.masks else None,
             tracker_id=None if self.track_ids is None else self.track_ids.copy(),
             data={"class_name": names.astype(str)},
         )
+
+
+_LEAST_LEFT = 0.3
+"""Of an object that a picture's edge cuts off so much more, what is left need not be found."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +243,15 @@ class DetectionTruth:
 
     ``boxes`` `(N, 4)` float32 and ``class_ids`` `(N,)` int64 as in `Detections`. ``crowd`` `(N,)` bool marks
     boxes around many objects, which count neither as found nor as missed (COCO's iscrowd; ignore
-    regions). ``area`` `(N,)` float32, in square pixels, where it is known otherwise than by the boxes.
+    regions). ``area`` `(N,)` float32, in square pixels, where it is known otherwise than by the boxes. ``size``
+    (height, width) of the picture is there in training alone, where boxes are cut at its edges.
     """
 
     boxes: Floats
     class_ids: Ints
     crowd: npt.NDArray[np.bool_] | None = None
     area: Floats | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.class_ids)
@@ -237,6 +261,47 @@ class DetectionTruth:
             value = getattr(self, name)
             if value is not None and value.shape != (count,):
                 raise ValueError(f"{name} has shape {value.shape} for {count} boxes; ({count},) is needed")
+
+    def placed(self, place: Placement, size: tuple[int, int]) -> DetectionTruth:
+        """The same where ``place`` puts the picture's pixels, in a network input of ``size`` (height, width).
+
+        Boxes are cut at the edges. What lies outside is gone; an object of which less than 0.3 is left inside is
+        marked as ``crowd``: the network has to learn neither that it is there nor that it is not.
+        """
+        corners = np.asarray(place.to_network(self.boxes.reshape(-1, 2, 2))).reshape(-1, 4)
+        return self._cut(corners, size)
+
+    def moved(self, *, down: int, right: int, mirrored: bool) -> DetectionTruth:
+        """The same after the picture was moved by whole pixels and then, perhaps, mirrored; cut as `placed` does.
+
+        Raises:
+            ValueError: ``size`` is not known.
+        """
+        if self.size is None:
+            raise ValueError("the size of the picture is not known; place the boxes in the network's input first")
+        found = self._cut(self.boxes + np.array([right, down, right, down], dtype=np.float32), self.size)
+        if not mirrored:
+            return found
+        boxes = found.boxes.copy()
+        boxes[:, [0, 2]] = self.size[1] - found.boxes[:, [2, 0]]
+        return replace(found, boxes=boxes)
+
+    def _cut(self, corners: npt.NDArray[Any], size: tuple[int, int]) -> DetectionTruth:
+        """With these boxes, cut at the edges of a picture of ``size``."""
+        cut = corners.clip(0, np.array([size[1], size[0], size[1], size[0]]))
+        before, left = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (corners, cut))
+        keep = left > 0
+        scale = left / np.maximum(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1), 1e-9)
+        crowd = left < _LEAST_LEFT * before
+        if self.crowd is not None:
+            crowd = crowd | self.crowd
+        return DetectionTruth(
+            cut[keep].astype(np.float32),
+            self.class_ids[keep],
+            crowd[keep],
+            None if self.area is None else (self.area * scale)[keep].astype(np.float32),
+            size,
+        )
 
 
 def label_of(labels: tuple[str, ...], index: int) -> str:

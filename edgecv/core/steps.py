@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Union
 
 from edgecv.core.contract import FORBID_UNKNOWN
 
-__all__ = ["STEP_KEYS", "Distill", "Finetune", "Prune", "Quantize", "Step"]
+__all__ = ["STEP_KEYS", "Distill", "Finetune", "Fit", "Prune", "Quantize", "Step"]
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,28 @@ class Quantize:
     )
 
 
-Step = Union[Prune, Finetune, Quantize]
-"""One change of the model. In YAML a step is a mapping with one key: ``prune``, ``finetune`` or ``quantize``."""
+@dataclass(frozen=True)
+class Fit:
+    """Show a network of family anomaly what is usual: it looks at good pictures and keeps what it needs, untrained.
 
-STEP_KEYS: dict[str, type[Step]] = {"prune": Prune, "finetune": Finetune, "quantize": Quantize}
+    As the first step it completes the original network, which all that follows is compared with; after pruning or
+    training it does the same for the network as it is then.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    samples: int = field(default=512, metadata={"ge": 2, "description": "good pictures of data.train to look at"})
+    held_out: float = field(
+        default=0.25,
+        metadata={"gt": 0, "lt": 0.9, "description": "share of them that only sets the limit between good and defect"},
+    )
+    quantile: float = field(
+        default=0.99,
+        metadata={"gt": 0, "le": 1, "description": "share of the held out ones that stay below score_threshold"},
+    )
+
+
+Step = Union[Prune, Finetune, Fit, Quantize]
+"""One change of the model. In YAML a step is a mapping with one key: ``prune``, ``finetune``, ``fit``, ``quantize``."""
+
+STEP_KEYS: dict[str, type[Step]] = {"prune": Prune, "finetune": Finetune, "fit": Fit, "quantize": Quantize}

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
-Layout = Literal["NCHW", "NHWC", "NC", "OTHER"]
+Layout = Literal["NCHW", "NHWC", "NC", "NTCHW", "NCTHW", "NTHWC", "OTHER"]
 
-LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC", "NC", "OTHER")
+LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC", "NC", "NTCHW", "NCTHW", "NTHWC", "OTHER")
 
 
 @dataclass(frozen=True)

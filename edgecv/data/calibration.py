@@ -6,11 +6,12 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgecv.core.calibration import CalibrationFile, CalibrationManifest
-from edgecv.core.contract import InputContract
+from edgecv.core.contract import Clip, InputContract
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Reader, Sample
 from edgecv.core.recipe import DataSpec
@@ -96,18 +97,23 @@ def make_manifest(
 
 
 def open_calibration(
-    manifest: CalibrationManifest, *, base: Path, labels: Sequence[str], progress: Progress = _SILENT
+    manifest: CalibrationManifest,
+    *,
+    base: Path,
+    labels: Sequence[str],
+    progress: Progress = _SILENT,
+    clip: Clip | None = None,
 ) -> LabelledReader:
     """The pictures of a manifest, in its order, each held against its hash. No other file is read.
 
-    ``base``: the folder that a relative ``manifest.source.path`` is relative to.
+    ``base``: the folder that a relative ``manifest.source.path`` is relative to. ``clip`` is the network's.
 
     Raises:
         DataError: the data set is missing, or its classes do not fit ``labels``.
         ArtifactError: pictures are missing or were changed; the first five are named.
     """
     wanted = {file.id: file.sha256 for file in manifest.files}
-    reader = open_subset(manifest.source, wanted, base=base, labels=labels, progress=progress)
+    reader = open_subset(manifest.source, wanted, base=base, labels=labels, progress=progress, clip=clip)
     place = {name: index for index, name in enumerate(reader.ids)}
     wrong = []
     for name, sha256 in wanted.items():
@@ -157,13 +163,14 @@ def calibrate(  # noqa: PLR0913 - one argument for each option of the command
         raise UsageError(f"{path} would hold the manifest {name!r}; the file must be named {name}.yaml")
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name, or replace it with --force")
-    reader = open_reader(spec, base=base, labels=labels, progress=progress)
+    open_set = partial(open_reader, base=base, labels=labels, progress=progress, clip=contract.clip)
+    reader = open_set(spec)
     picked = pick(reader, labels=labels, samples=samples, select=select, seed=seed, contract=contract)
     source = _moved(spec, base=base, to=path.parent)
     manifest = make_manifest(
         reader, picked, name=name, source=source, licence=licence, labels=labels, select=select, seed=seed
     )
-    judge = None if evaluation is None else open_reader(evaluation, base=base, labels=labels, progress=progress)
+    judge = None if evaluation is None else open_set(evaluation)
     picked_set = SubsetReader(reader, picked)
     findings = lint_calibration(picked_set, judge, labels=labels, contract=contract, select=select)
     refuse(findings)

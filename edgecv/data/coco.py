@@ -65,7 +65,7 @@ def list_coco(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     path, root = coco_paths(spec, base=base)
     tables = read_tables(path, what="instances")
     problems = Problems(path)
-    classes, notes = _classes(tables["categories"], labels, problems)
+    classes, notes = category_classes(tables["categories"], labels, problems)
     pictures = read_pictures(tables["images"], root, problems)
     boxes = {key: _Boxes(picture) for key, picture in pictures.items()}
     left_out = 0
@@ -90,7 +90,9 @@ def coco_paths(spec: DataSpec, *, base: Path) -> tuple[Path, Path]:
     return list_and_root(spec, base=base, what="instances json", article="an")
 
 
-def _classes(table: list[Any], labels: Sequence[str], problems: Problems) -> tuple[dict[Any, int | None], list[str]]:
+def category_classes(
+    table: list[Any], labels: Sequence[str], problems: Problems
+) -> tuple[dict[Any, int | None], list[str]]:
     """Class index of every category id (None without a label), and notes."""
     places = {label: index for index, label in enumerate(labels)}
     names: dict[Any, str] = {}

@@ -129,6 +129,19 @@ def pick_pictures(
     return picked
 
 
+def check_sizes(table: list[Any], pictures: Mapping[Any, Picture], picked: Sequence[Any], problems: Problems) -> None:
+    """Pictures that are picked and whose size is not told are problems: their truths come with that size."""
+    wanted = set(picked)
+    for index, image in enumerate(table):
+        key = image.get("id") if isinstance(image, dict) else None
+        if (
+            isinstance(key, (int, str))
+            and key in wanted
+            and not math.isfinite(pictures[key].width * pictures[key].height)
+        ):
+            problems.add("images", index, image, "has no width and height; both are needed, in pixels")
+
+
 def refuse_none(spec: DataSpec, path: Path, pictures: Mapping[Any, Picture]) -> DataError:
     """The error for a data set of which nothing is picked."""
     only = "" if spec.only is None else f" that fits only: {spec.only!r}"

@@ -18,6 +18,7 @@ from edgecv.data.coco_file import (
     Picture,
     Problems,
     box_problem,
+    check_sizes,
     pick_pictures,
     read_pictures,
     read_tables,
@@ -77,7 +78,7 @@ def list_keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> List
         for index, note in unique(tables["annotations"], "annotations", problems)
     )
     picked = pick_pictures(spec, tables["images"], pictures, root, problems)
-    _check_sizes(tables["images"], pictures, picked, problems)
+    check_sizes(tables["images"], pictures, picked, problems)
     problems.refuse()
     if not picked:
         raise refuse_none(spec, path, pictures)
@@ -160,19 +161,6 @@ def _keypoint_problem(keypoints: Any, count: int, picture: Picture) -> str:
             size = f"{picture.width:g} x {picture.height:g}"
             return f"keypoint {number} is at {x:g}, {y:g}, outside its picture of {size} pixels"
     return ""
-
-
-def _check_sizes(table: list[Any], pictures: Mapping[Any, Picture], picked: Sequence[Any], problems: Problems) -> None:
-    """Keypoints come with the size of their picture, so that must be told."""
-    wanted = set(picked)
-    for index, image in enumerate(table):
-        key = image.get("id") if isinstance(image, dict) else None
-        if (
-            isinstance(key, (int, str))
-            and key in wanted
-            and not math.isfinite(pictures[key].width * pictures[key].height)
-        ):
-            problems.add("images", index, image, "has no width and height; both are needed, in pixels")
 
 
 def _truth(where: _Persons, persons: Sequence[_Person], mirror: tuple[int, ...]) -> PoseTruth:

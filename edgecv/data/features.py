@@ -56,7 +56,7 @@ class Features:
 
 
 def features_of(reader: Reader, indices: Iterable[int], contract: InputContract) -> Features:
-    """Features of some pictures of ``reader``, which are read one by one and not kept.
+    """Features of some pictures of ``reader``, which are read one by one and not kept; of a clip, its middle frame's.
 
     Raises:
         DataError: a picture cannot be read.
@@ -69,9 +69,11 @@ def features_of(reader: Reader, indices: Iterable[int], contract: InputContract)
 def _one(image: Array, contract: InputContract) -> tuple[Array, Array, Array, Array, np.float32]:
     import cv2
 
+    from edgecv.vision.clips import middle
     from edgecv.vision.image import fit_image
 
-    fitted = fit_image(image, contract)
+    image = middle(image)
+    fitted = fit_image(image, contract.still)
     pixels = fitted.astype(np.float32) / np.float32(255.0)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import edgecv
+from edgecv.core.contract import Clip
 from edgecv.core.kinds import DataKind
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Reader
@@ -25,6 +26,7 @@ from edgecv.data.unlabelled import list_images
 from edgecv.errors import DataError
 
 _SILENT = SilentProgress()
+_VIDEOS = ("videofolder", "video-csv")
 _ELSEWHERE = ("path", "root", "truth")
 
 
@@ -49,10 +51,46 @@ def _depth(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     return list_depth(spec, base=base, labels=labels)
 
 
+def _anomaly(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.anomaly import list_anomaly
+
+    return list_anomaly(spec, base=base, labels=labels)
+
+
+def _coco_masks(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.coco_masks import list_coco_masks
+
+    return list_coco_masks(spec, base=base, labels=labels)
+
+
+def _video_folder(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.video import list_video_folder
+
+    return list_video_folder(spec, base=base, labels=labels)
+
+
+def _video_csv(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.video import list_video_csv
+
+    return list_video_csv(spec, base=base, labels=labels)
+
+
 def _keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     from edgecv.data.coco_keypoints import list_keypoints
 
     return list_keypoints(spec, base=base, labels=labels)
+
+
+def _textdet(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.textdet import list_textdet
+
+    return list_textdet(spec, base=base, labels=labels)
+
+
+def _icdar(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.textdet import list_icdar
+
+    return list_icdar(spec, base=base, labels=labels)
 
 
 _LISTERS: dict[DataKind, Callable[..., Listing]] = {
@@ -60,14 +98,20 @@ _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "csv": list_csv,
     "coco": list_coco,
     "coco-keypoints": _keypoints,
+    "videofolder": _video_folder,
+    "video-csv": _video_csv,
+    "coco-masks": _coco_masks,
     "images": list_images,
     "masks": _masks,
     "text": _text,
     "pairs": list_pairs,
     "depth": _depth,
+    "anomaly": _anomaly,
     "yolo": list_yolo,
     "voc": list_voc,
     "kitti": list_kitti,
+    "textdet": _textdet,
+    "icdar": _icdar,
 }
 """How the files of each kind of data set are listed: ``(spec, *, base, labels)``."""
 
@@ -97,18 +141,45 @@ def _scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | Non
     return open_scenes(spec, labels=labels, only=only)
 
 
+def _textures(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    from edgecv.data.anomaly_textures import open_textures
+
+    return open_textures(spec, labels=labels, only=only)
+
+
+def _motions(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    from edgecv.data.video_motions import open_motions
+
+    return open_motions(spec, labels=labels, only=only)
+
+
+def _printed(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    from edgecv.data.printed import open_printed
+
+    return open_printed(spec, labels=labels, only=only)
+
+
 _OPENERS: dict[DataKind, Callable[..., LabelledReader]] = {
     "sklearn-digits": _digits,
     "scenes-boxes": _scenes,
     "scenes-masks": _scenes,
+    "scenes-instances": _scenes,
     "scenes-depth": _scenes,
     "scenes-keypoints": _scenes,
+    "scenes-text": _printed,
+    "scenes-words": _printed,
+    "scenes-motions": _motions,
+    "textures": _textures,
 }
 """Data sets that are no files of the user's: ``(spec, *, labels, only=None)``."""
 
 
-def open_reader(spec: DataSpec, *, base: Path, labels: Sequence[str], progress: Progress = _SILENT) -> LabelledReader:
+def open_reader(
+    spec: DataSpec, *, base: Path, labels: Sequence[str], progress: Progress = _SILENT, clip: Clip | None = None
+) -> LabelledReader:
     """Open the data set ``spec``; relative paths are relative to ``base`` (the recipe's folder).
+
+    ``clip`` is the network's, ``model.input.clip``: how much of a video a sample shows.
 
     Every image file is checked once here (see `edgecv.data.imagefile`): broken ones are in the
     reader's ``skipped``, or refused with ``spec.strict``. ``spec.limit`` takes an even pick over the classes.
@@ -119,14 +190,23 @@ def open_reader(spec: DataSpec, *, base: Path, labels: Sequence[str], progress: 
     """
     opener = _OPENERS.get(spec.kind)
     if opener is not None:
-        return opener(spec, labels=labels)
-    return open_files(
-        list_files(spec, base=base, labels=labels), limit=spec.limit, strict=spec.strict, progress=progress
-    )
+        return _clipped(opener(spec, labels=labels), clip)
+    listing = list_files(spec, base=base, labels=labels)
+    if spec.kind in _VIDEOS:
+        from edgecv.data.video import open_videos
+
+        return _clipped(open_videos(listing, limit=spec.limit, strict=spec.strict, progress=progress), clip)
+    return open_files(listing, limit=spec.limit, strict=spec.strict, progress=progress)
 
 
 def open_subset(
-    spec: DataSpec, ids: Collection[str], *, base: Path, labels: Sequence[str], progress: Progress = _SILENT
+    spec: DataSpec,
+    ids: Collection[str],
+    *,
+    base: Path,
+    labels: Sequence[str],
+    progress: Progress = _SILENT,
+    clip: Clip | None = None,
 ) -> LabelledReader:
     """Only those samples of the data set ``spec`` whose id is in ``ids``; no other file is read.
 
@@ -138,10 +218,20 @@ def open_subset(
     wanted = frozenset(ids)
     opener = _OPENERS.get(spec.kind)
     if opener is not None:
-        return opener(spec, labels=labels, only=wanted)
+        return _clipped(opener(spec, labels=labels, only=wanted), clip)
     listing = list_files(spec, base=base, labels=labels)
     entries = tuple(entry for entry in listing.entries if entry.id in wanted)
+    if spec.kind in _VIDEOS:
+        from edgecv.data.video import check_videos
+
+        return _clipped(check_videos(Listing(listing.place, entries), progress), clip)
     return check_files(Listing(listing.place, entries), progress)
+
+
+def _clipped(reader: LabelledReader, clip: Clip | None) -> LabelledReader:
+    """The same data set in clips as the network takes them, where it holds videos."""
+    with_clip: Callable[[Clip], LabelledReader] | None = getattr(reader, "with_clip", None)
+    return reader if clip is None or with_clip is None else with_clip(clip)
 
 
 def list_files(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:

@@ -20,6 +20,7 @@ from edgecv.core.results import DetectionTruth
 from edgecv.data.files import fingerprint_of, truth_key
 from edgecv.errors import DataError
 from edgecv.families.depth_map import DepthTruth
+from edgecv.families.instance_truth import InstanceTruth
 from edgecv.families.pose_truth import COCO_MIRROR, PoseTruth
 from edgecv.families.segmentation_map import MaskTruth
 from edgecv.vision.crops import CROP_MARGIN, crop_window
@@ -99,8 +100,9 @@ class ScenesReader:
 
 
 def open_scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> ScenesReader:
-    """Scenes with the truth that ``spec.kind`` names: ``scenes-boxes``, ``scenes-masks``, ``scenes-depth``
-    or ``scenes-keypoints`` (with ``spec.crop`` each sample is one person, cut out as `edgecv.vision.crops` does).
+    """Scenes with the truth that ``spec.kind`` names: ``scenes-boxes``, ``scenes-instances``, ``scenes-masks``,
+    ``scenes-depth`` or ``scenes-keypoints`` (with ``spec.crop`` each sample is one person, cut out as
+    `edgecv.vision.crops` does).
 
     ``labels`` choose what appears (disc, box, triangle, person); those of ``scenes-masks`` begin with "background".
     ``spec.limit`` is the number of scenes of each split, 500 where it is not set; ``only`` keeps those with these ids.
@@ -145,6 +147,8 @@ def _truth_maker(kind: str, classes: Sequence[int]) -> Callable[[SceneFrame], An
         return lambda frame: MaskTruth(table[frame.class_map()])
     if kind == "scenes-depth":
         return lambda frame: DepthTruth(frame.depth_m())
+    if kind == "scenes-instances":
+        return lambda frame: _instances(frame, place)
     if kind == "scenes-keypoints":
         return lambda frame: _poses(frame, np.flatnonzero(frame.keypoints[..., 2].any(axis=1)))
     return lambda frame: _boxes(frame, place)
@@ -157,6 +161,13 @@ def _boxes(frame: SceneFrame, place: np.ndarray[Any, Any]) -> DetectionTruth:
         place[np.concatenate([frame.class_ids, frame.ignored_class_ids])],
         np.repeat([False, True], [len(frame.boxes), len(frame.ignored)]),
     )
+
+
+def _instances(frame: SceneFrame, place: np.ndarray[Any, Any]) -> InstanceTruth:
+    """The pixels of each object; those of which less than half shows are crowds, which nobody has to find."""
+    marks = np.arange(1, len(frame.shape_ids) + 1, dtype=np.uint8)
+    masks = frame.shapes[None] == marks[:, None, None]
+    return InstanceTruth.of(masks, place[frame.shape_class_ids], ~np.isin(frame.shape_ids, frame.ids))
 
 
 def _poses(frame: SceneFrame, rows: np.ndarray[Any, Any]) -> PoseTruth:

@@ -12,10 +12,13 @@ from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, TensorSpec
 from edgecv.errors import ArtifactError, UsageError
 from edgecv.families import (
+    anomaly,
+    anomaly_metric,
     classification,
     depth,
     detection,
     embedding,
+    instance,
     pose,
     pose_parts,
     ranked,
@@ -23,6 +26,8 @@ from edgecv.families import (
     segmentation,
     segmentation_metric,
     text,
+    textdet,
+    video,
 )
 from edgecv.vision.tiles import Tiling
 
@@ -35,9 +40,14 @@ FAMILIES: dict[FamilyKind, Family] = {
     "text": text,
     "restoration": restoration,
     "depth": depth,
+    "instance": instance,
+    "anomaly": anomaly,
+    "video": video,
+    "text-detection": textdet,
 }
 
 _PARTS: dict[str, Callable[[Mapping[str, Array]], Parts]] = {
+    anomaly_metric.FORM: anomaly_metric.ScoreParts.from_arrays,
     ranked.FORM: ranked.RankedParts.from_arrays,
     pose_parts.FORM: pose_parts.ShareParts.from_arrays,
     segmentation_metric.FORM: segmentation_metric.PixelParts.from_arrays,

@@ -1,8 +1,9 @@
-"""Which found boxes are right, wrong or ignored at each IoU, as COCO decides it."""
+"""Which found objects are right, wrong or ignored at each IoU, as COCO decides it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,32 @@ MAX_FOUND = 100
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Crowd = npt.NDArray[np.bool_]
+
+Overlaps = Callable[[int, Ints, Ints, Crowd], Floats]
+"""``overlaps(picture, found, true, crowd)``: IoU `(D, G)` of those rows of what was found and is true in a picture; of
+a true one that is a crowd the share of what was found that lies on it."""
+
+
+class Found(Protocol):
+    """What was found in a picture."""
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]: ...
+
+    @property
+    def class_ids(self) -> Ints: ...
+
+
+class Wanted(Protocol):
+    """What is to be found in a picture."""
+
+    @property
+    def class_ids(self) -> Ints: ...
+
+    @property
+    def crowd(self) -> Crowd | None: ...
 
 
 def box_parts(
@@ -24,7 +51,22 @@ def box_parts(
     *,
     thresholds: Sequence[float] = IOU_THRESHOLDS,
 ) -> RankedParts:
-    """What each picture brings to an average precision over boxes at the IoU ``thresholds``.
+    """`object_parts` of boxes."""
+
+    def overlaps(picture: int, found: Ints, true: Ints, crowd: Crowd) -> Floats:
+        return _overlaps(_sides(results[picture].boxes[found]), _sides(truths[picture].boxes[true]), crowd)
+
+    return object_parts(results, truths, overlaps, thresholds=thresholds)
+
+
+def object_parts(
+    results: Sequence[Found],
+    truths: Sequence[Wanted],
+    overlaps: Overlaps,
+    *,
+    thresholds: Sequence[float] = IOU_THRESHOLDS,
+) -> RankedParts:
+    """What each picture brings to an average precision over objects at the IoU ``thresholds``.
 
     The rules are COCO's (T.-Y. Lin et al., 2014, arXiv:1405.0312): within a picture and class the best
     finding chooses first, each takes the free true box of the largest IoU, and one that fits no true box but
@@ -44,7 +86,7 @@ def box_parts(
             pictures += [picture] * len(found)
             classes += [index] * len(found)
             scores.append(result.scores[found].astype(np.float64))
-            states.append(_states(_sides(result.boxes[found]), _sides(truth.boxes[true]), crowd, limits))
+            states.append(_states(overlaps(picture, found, true, crowd), crowd, limits))
     empty = np.zeros((len(limits), 0), dtype=np.uint8)
     return RankedParts(
         len(results),
@@ -56,10 +98,8 @@ def box_parts(
     )
 
 
-def _by_class(
-    result: Detections, truth: DetectionTruth
-) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """Class, rows of the findings (best first), rows of the true boxes (crowds last) and which are crowds."""
+def _by_class(result: Found, truth: Wanted) -> Iterator[tuple[int, Ints, Ints, Crowd]]:
+    """Class, rows of the findings (best first), rows of the true objects (crowds last) and which are crowds."""
     is_crowd = np.zeros(len(truth.class_ids), dtype=bool) if truth.crowd is None else truth.crowd
     for index in np.union1d(result.class_ids, truth.class_ids):
         found = np.flatnonzero(result.class_ids == index)
@@ -69,12 +109,11 @@ def _by_class(
         yield int(index), found, true, is_crowd[true]
 
 
-def _states(found: Floats, true: Floats, crowd: npt.NDArray[np.bool_], limits: Floats) -> Codes:
-    """`(T, D)`: what each finding (best first) is at each threshold."""
-    states = np.full((len(limits), len(found)), FALSE, dtype=np.uint8)
-    if len(found) == 0 or len(true) == 0:
+def _states(overlaps: Floats, crowd: Crowd, limits: Floats) -> Codes:
+    """`(T, D)`: what each finding (best first) is at each threshold, by its ``overlaps`` `(D, G)`."""
+    states = np.full((len(limits), len(overlaps)), FALSE, dtype=np.uint8)
+    if overlaps.size == 0:
         return states
-    overlaps = _overlaps(found, true, crowd)
     normal = int((~crowd).sum())
     free = np.ones((len(limits), normal), dtype=bool)
     on_crowd = overlaps[:, normal:].max(axis=1, initial=0.0)
@@ -96,7 +135,7 @@ def _sides(boxes: npt.NDArray[np.float32]) -> Floats:
     return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1)
 
 
-def _overlaps(found: Floats, true: Floats, crowd: npt.NDArray[np.bool_]) -> Floats:
+def _overlaps(found: Floats, true: Floats, crowd: Crowd) -> Floats:
     """IoU `(D, G)`; of a crowd the share of the found box that lies on it."""
     low = np.maximum(found[:, None, :2], true[:, :2])
     high = np.minimum(found[:, None, :2] + found[:, None, 2:], true[:, :2] + true[:, 2:])

@@ -14,6 +14,7 @@ from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import Detections
 from edgecv.core.tensor import FloatArray, TensorSpec
 from edgecv.errors import ModelError, UsageError
+from edgecv.families.detection_loss import detection_loss, trains
 from edgecv.families.detection_metric import METRICS, AveragePrecision, matches
 from edgecv.families.graph_heads import output_layers
 from edgecv.families.heads import HEADS
@@ -21,7 +22,7 @@ from edgecv.families.heads.common import Candidates, Head, Ints, Option, flag, i
 from edgecv.vision.boxes import nms, soft_nms, top_k
 from edgecv.vision.image import Geometry, geometry
 
-__all__ = ["HEAD_NAMES", "KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected"]
+__all__ = ["HEAD_NAMES", "KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected", "trains"]
 
 KIND = "detection"
 HEAD_NAMES: tuple[str, ...] = tuple(HEADS)
@@ -29,7 +30,7 @@ HEAD_NAMES: tuple[str, ...] = tuple(HEADS)
 MAX_CANDIDATES = 30_000
 """Of more objects above the score threshold only the best go on to non-maximum suppression."""
 
-_SUPPRESSION: Mapping[str, Option] = {
+SUPPRESSION: Mapping[str, Option] = {
     "agnostic": flag(False),
     "soft": flag(False),
     "soft_sigma": Option(0.5, lambda value: is_number(value) and value > 0, "a number above 0"),
@@ -71,7 +72,7 @@ def decode(
     # A wild network may give anything; what is not finite is dropped below.
     with np.errstate(over="ignore", invalid="ignore"):
         found = head.decode(outputs, spec, contract)
-        rows, scores = _kept(found, head, spec)
+        rows, scores = kept(found, spec, suppress=head.suppress)
         return _placed(found, rows, scores, spec, contract, picture)
 
 
@@ -100,16 +101,16 @@ def metric(spec: FamilySpec, name: str) -> AveragePrecision:
 
 
 def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float) -> Any:
-    """There is none on labels: losses differ with the head and the way boxes are assigned. Detectors learn from the
-    original network alone (distillation), which needs pictures and no labels.
+    """The loss of the heads that learn from labels, a scalar tensor (`edgecv.families.detection_loss`).
+
+    ``outputs`` are torch tensors, batch first; ``truths`` one `DetectionTruth` for each picture, in pixels of the
+    network's input. ``label_smoothing`` does not matter: scores are trained towards how well a box fits.
 
     Raises:
-        ModelError: always.
+        ModelError: the head has no loss.
+        DataError: the truths do not fit.
     """
-    raise ModelError(
-        f"detectors (head {spec.head!r}) are not trained on labels; set distill: 1.0, so that the original network "
-        "teaches, and importance: magnitude or output in prune"
-    )
+    return detection_loss(outputs, truths, spec)
 
 
 def protected(module: Any) -> list[str]:
@@ -122,12 +123,12 @@ def protected(module: Any) -> list[str]:
 
 
 def _options(head: Head) -> dict[str, Option]:
-    return {**head.options, **_SUPPRESSION} if head.suppress else dict(head.options)
+    return {**head.options, **SUPPRESSION} if head.suppress else dict(head.options)
 
 
-def _kept(found: Candidates, head: Head, spec: FamilySpec) -> tuple[Ints, FloatArray]:
-    """Rows of the candidates that stay, best first, with their scores."""
-    if not head.suppress:
+def kept(found: Candidates, spec: FamilySpec, *, suppress: bool = True) -> tuple[Ints, FloatArray]:
+    """Rows of the candidates that stay, best first, with their scores; ``suppress``: behind non-maximum suppression."""
+    if not suppress:
         rows = top_k(found.scores, spec.max_detections)
         return rows, found.scores[rows]
     few = top_k(found.scores, MAX_CANDIDATES) if len(found.scores) > MAX_CANDIDATES else None
@@ -139,7 +140,7 @@ def _kept(found: Candidates, head: Head, spec: FamilySpec) -> tuple[Ints, FloatA
         rows, values = soft_nms(
             boxes,
             scores,
-            sigma=spec.options.get("soft_sigma", _SUPPRESSION["soft_sigma"].default),
+            sigma=spec.options.get("soft_sigma", SUPPRESSION["soft_sigma"].default),
             class_ids=separate,
             score_threshold=spec.score_threshold,
             max_detections=spec.max_detections,

@@ -21,6 +21,10 @@ METRICS: tuple[str, ...] = ("ap", "ap50")
 SURE_SCORE = 0.25
 """Objects of at least this score count for the F1 of a picture."""
 
+_FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
+"""COCO's first nine figures, in its order."""
+_ALWAYS = ("ap", "ap50", "ap75", "ar1", "ar10", "ar100")
+
 _QUIET = logging.getLogger("edgecv.families.detection").debug
 
 
@@ -82,7 +86,9 @@ class AveragePrecision:
 
         ``per_sample`` holds each picture's F1 at IoU 0.5 of the detections with a score of at least `SURE_SCORE`
         (1 where nothing is there and nothing was found): average precision itself has no value for one
-        picture. ``extras``: ap, ap50, ap75, ar100, and f1, the mean of ``per_sample``.
+        picture. ``extras``: ap, ap50, ap75; ap_small, ap_medium and ap_large (objects of less than 32 x 32 and of
+        more than 96 x 96 pixels, and those between; left out where there are none); ar1, ar10 and ar100, the average
+        recall with so many detections of a picture; and f1, the mean of ``per_sample``.
 
         Raises:
             DataError: there was no picture.
@@ -108,15 +114,16 @@ class AveragePrecision:
     def _coco(self) -> dict[str, float]:
         coco, evaluator = _evaluator()
         if not any(len(truth.class_ids) for truth in self._truths):
-            return dict.fromkeys(("ap", "ap50", "ap75", "ar100"), 0.0)
+            return dict.fromkeys(_ALWAYS, 0.0)
         truth = coco(self._truth_tables(), print_function=_QUIET)
         found = truth.loadRes(self._result_rows())
         judge = evaluator(truth, found, "bbox", print_function=_QUIET)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-        stats = [max(0.0, float(value)) for value in judge.stats]
-        return {"ap": stats[0], "ap50": stats[1], "ap75": stats[2], "ar100": stats[8]}
+        figures = dict(zip(_FIGURES, map(float, judge.stats), strict=False))
+        # -1 says that there is nothing of this size to be found.
+        return {name: max(0.0, value) for name, value in figures.items() if value >= 0 or name in _ALWAYS}
 
     def _truth_tables(self) -> dict[str, Any]:
         notes: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import FloatArray
-from edgecv.families.heads.common import Option, flag, is_number, setting, softmax
+from edgecv.families.heads.common import Option, flag, is_number, setting, sigmoid, softmax
 from edgecv.vision.boxes import nms, to_corners, top_k
 
 Points = npt.NDArray[np.float32]
@@ -24,6 +25,8 @@ Found = tuple[Points, FloatArray, FloatArray | None]
 _SMALLEST_SCORE = 1e-10
 _FURTHEST_STEP = 1.0
 _CANDIDATES = 3000
+_FINEST = 4
+"""Parts of a cell in which a peak is looked for."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,50 @@ def _regression(outputs: Sequence[FloatArray], spec: FamilySpec, contract: Input
     return points, np.ones(1, dtype=np.float32), None
 
 
+def _rois_count(shapes: Sequence[Shape], spec: FamilySpec) -> int | None:
+    if [len(shape) for shape in shapes] != [3, 2, 4]:
+        return None
+    boxes, scores, maps = shapes
+    count = scores[1]
+    fits = boxes == (1, count, 4) and scores[0] == maps[0] == 1 and count > 0 and maps[1] % count == 0
+    return maps[1] // count or None if fits else None
+
+
+def _rois(outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputContract) -> Found:
+    """Boxes in pixels, scores, and for each box in turn a map of logits a keypoint on a grid over the box.
+
+    As Mask R-CNN reads them (K. He et al., arXiv:1703.06870): the map is enlarged to the box's pixels by cubic
+    interpolation, and its highest one is the keypoint; boxes of more than 224 pixels take a quarter of a cell. A
+    keypoint's score is the sigmoid of that logit.
+    """
+    boxes, scores = outputs[0][0], outputs[1][0]
+    maps = outputs[2][0].reshape(len(boxes), -1, *outputs[2].shape[2:])
+    rows = np.flatnonzero((scores >= spec.score_threshold) & (scores > 0))
+    kept = nms(boxes[rows], scores[rows], iou_threshold=spec.iou_threshold, max_detections=spec.max_detections)
+    rows = rows[kept]
+    points = np.zeros((len(rows), maps.shape[1], 3), dtype=np.float32)
+    for person, row in enumerate(rows):
+        points[person] = _peaks(np.ascontiguousarray(maps[row], dtype=np.float32), boxes[row])
+    return points, scores[rows].astype(np.float32), boxes[rows].astype(np.float32)
+
+
+def _peaks(maps: FloatArray, box: FloatArray) -> FloatArray:
+    """x, y in pixels and score of each of `(K, h, w)` ``maps`` over ``box``; `(K, 3)`."""
+    sides = [max(float(box[axis + 2] - box[axis]), 1.0) for axis in (0, 1)]
+    wide, high = (min(math.ceil(side), _FINEST * cells) for side, cells in zip(sides, maps.shape[:0:-1], strict=True))
+    found = np.empty((len(maps), 3), dtype=np.float32)
+    for number, plane in enumerate(maps):
+        large = cv2.resize(plane, (wide, high), interpolation=cv2.INTER_CUBIC)
+        row, column = divmod(int(large.argmax()), wide)
+        found[number] = (
+            box[0] + (column + 0.5) * sides[0] / wide,
+            box[1] + (row + 0.5) * sides[1] / high,
+            large[row, column],
+        )
+    found[:, 2] = sigmoid(found[:, 2])
+    return found
+
+
 HEADS: dict[str, Head] = {
     "movenet": Head("one output (1, 1, K, 3): y, x, score, 0..1", _movenet_count, _movenet),
     "heatmap": Head(
@@ -218,6 +265,9 @@ HEADS: dict[str, Head] = {
     "yolo-pose": Head("one output (1, 5 + 3K, N): boxes, scores, keypoints", _yolo_count, _yolo),
     "regression": Head(
         "one output (1, 2K) or (1, K, 2): x and y of each keypoint", _regression_count, _regression, REGRESSION_OPTIONS
+    ),
+    "rois": Head(
+        "three outputs: boxes (1, D, 4), scores (1, D), maps (1, D * K, h, w) of each box", _rois_count, _rois
     ),
 }
 """By name; a new layout is one row."""

@@ -17,6 +17,7 @@ from edgecv.errors import DataError
 from edgecv.measure.gate import parts_interval
 from edgecv.measure.ladder import read_npz
 from edgecv.measure.subject import Subject
+from edgecv.vision.clips import picture_size
 
 MAX_COLLECT_BYTES = 1 << 30
 """Outputs that `collect_outputs` holds at most, in bytes."""
@@ -77,7 +78,7 @@ def _counted(subject: Subject, reader: Reader, metric: str, progress: Progress) 
     with progress.task("evaluate", len(reader)) as task:
         for index in range(len(reader)):
             sample = reader[index]
-            picture = (sample.image.shape[0], sample.image.shape[1])
+            picture = picture_size(sample.image)
             result = subject.decode(subject.run(sample.image, buffer), picture=picture)
             counted.update(result, sample.truth)
             task.advance()

@@ -77,6 +77,10 @@ def diagnose_input(
 
     ``contract`` is what ``fed`` was made by; one diagnosis for each setting that differs.
     """
+    if contract.clip is not None:  # every frame is prepared as a picture is
+        one = (-1, contract.channels, *contract.size)
+        expected, fed = expected.reshape(one), fed.reshape(one)
+        pictures, contract = [frame for clip in pictures for frame in clip], contract.still
     count = min(_PICTURES, len(pictures))
     wanted = explain(expected[:count], pictures[:count], contract)
     found = explain(fed[:count], pictures[:count], contract)

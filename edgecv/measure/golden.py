@@ -17,6 +17,7 @@ from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ArtifactError
 from edgecv.measure.ladder import Outputs, load_outputs
+from edgecv.vision.clips import picture_size, unstacked
 
 _CODES, _TABLES, _INPUTS, _RESULTS = "codes", "tables", "inputs", "results"
 _MAX_RESULTS_BYTES = 64 * 1024 * 1024
@@ -49,14 +50,15 @@ def decoded(
     found = []
     for row, picture in enumerate(pictures):
         one = [array[row : row + 1] for array in outputs.arrays]
-        result = family.decode(one, spec, contract, picture=(picture.shape[0], picture.shape[1]))
+        result = family.decode(one, spec, contract, picture=picture_size(picture))
         found.append(to_plain(result.to_dict()))
     return tuple(found)
 
 
 def engine_inputs(spec: TensorSpec, inputs: FloatArray) -> Array:
     """Network inputs `(N, C, H, W)` in the type and layout of the engine's input ``spec``."""
-    return np.ascontiguousarray(spec.quantize(inputs.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else inputs))
+    frames = spec.shape[{"NTCHW": 1, "NTHWC": 1, "NCTHW": 2}.get(spec.layout, 0)]
+    return np.ascontiguousarray(spec.quantize(unstacked(inputs, spec.layout, frames)))
 
 
 def save_golden(path: Path, golden: Golden) -> None:

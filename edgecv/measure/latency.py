@@ -12,14 +12,16 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgecv.core.figures import LatencyFigures, Percentiles
 from edgecv.core.progress import Progress, SilentProgress, Task
+from edgecv.core.tensor import Array, Layout
 from edgecv.errors import UsageError
 from edgecv.measure.subject import Subject
+from edgecv.vision.clips import ClipWindow, picture_size
 from edgecv.vision.image import Image
 
 MIN_BEYOND = 10
@@ -155,6 +157,22 @@ def percentiles(times_s: Sequence[float]) -> Percentiles:
     )
 
 
+class _NewestFrame:
+    """What a camera loop does for a network that takes clips: the newest frame is prepared, the others are kept."""
+
+    def __init__(self, window: ClipWindow, layout: Layout) -> None:
+        self._window, self._layout, self._time_s = window, layout, 0.0
+
+    def fit(self, clip: Image) -> None:
+        """Prepare the last frame of a clip."""
+        self._time_s += 1.0 / self._window.clip.fps
+        self._window.add(clip[-1], self._time_s)
+
+    def fill(self, _: Any, out: Array) -> None:
+        """Put the clip together."""
+        self._window.write(out, self._layout)
+
+
 class _Loop:
     """The timed inference, picture after picture."""
 
@@ -162,22 +180,24 @@ class _Loop:
         self.timer, self.watch = timer, watch
         self._subject, self._images = subject, images
         self._buffer = subject.input_buffer()
+        window = subject.window()
+        self._prepare: Any = subject.preprocessor if window is None else _NewestFrame(window, subject.input.layout)
         self._next = 0
         self._looked_s = float("-inf")
 
     def run(self) -> tuple[float, float, float, float]:
         """One inference. Clock readings in s: model, with copies, end to end; then when it ended."""
-        subject, clock = self._subject, self.timer.clock
+        subject, clock, prepare = self._subject, self.timer.clock, self._prepare
         image = self._images[self._next]
         self._next = (self._next + 1) % len(self._images)
-        picture = (image.shape[0], image.shape[1])
+        picture = picture_size(image)
         model_s = copies_s = 0.0
         started_s = clock()
         answers = subject.collector(picture)
         for piece in subject.pieces(image):
-            fitted = subject.preprocessor.fit(piece)
+            fitted = prepare.fit(piece)
             fitted_s = clock()
-            subject.preprocessor.fill(fitted, self._buffer)
+            prepare.fill(fitted, self._buffer)
             filled_s = clock()
             stored = subject.engine.run([self._buffer])
             ran_s = clock()

@@ -22,6 +22,7 @@ from edgecv.measure.energy import PowerMeter
 from edgecv.measure.latency import Timer, percentiles
 from edgecv.measure.sensors import Readings
 from edgecv.measure.subject import Subject
+from edgecv.vision.clips import picture_size
 from edgecv.vision.image import Image
 
 SLOW_SHARE = 0.9
@@ -158,7 +159,7 @@ class _Run:
         self._next = (self._next + 1) % len(self._images)
         started_s = self._timer.clock()
         outputs = self._subject.run(image, self._buffer)
-        self._subject.decode(outputs, picture=(image.shape[0], image.shape[1]))
+        self._subject.decode(outputs, picture=picture_size(image))
         return self._timer.clock() - started_s
 
     def go(self, task: Task) -> None:

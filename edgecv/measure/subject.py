@@ -14,6 +14,7 @@ from edgecv.core.protocols import Engine, Family
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ModelError
+from edgecv.vision.clips import ClipWindow, frame_spec, picture_size
 from edgecv.vision.image import Image, input_problems
 from edgecv.vision.preprocessor import Preprocessor
 from edgecv.vision.tiles import Joiner, Tiling, cut, grid
@@ -63,11 +64,18 @@ class Subject:
             DataError: the picture cannot be used.
             EdgecvError: the engine failed.
         """
-        answers = self.collector((image.shape[0], image.shape[1]))
+        answers = self.collector(picture_size(image))
         for piece in self.pieces(image):
             self.preprocessor.into(piece, buffer)
             answers.add(self.dequantize(self.engine.run([buffer])))
         return answers.outputs()
+
+    def window(self) -> ClipWindow | None:
+        """A new memory of a camera's last frames where the network takes clips; else None."""
+        if self.contract.clip is None:
+            return None
+        one = frame_spec(self.input, self.contract)
+        return ClipWindow(self.contract.clip, one, Preprocessor(self.contract.still, one).into)
 
     def pieces(self, image: Image) -> list[Image]:
         """What goes through the network for a picture, one inference each: the picture itself, or its tiles.
@@ -75,7 +83,7 @@ class Subject:
         Raises:
             DataError: the picture has to be cut and is none.
         """
-        return [image] if self.tiling is None else cut(image, grid((image.shape[0], image.shape[1]), self.tiling))
+        return [image] if self.tiling is None else cut(image, grid(picture_size(image), self.tiling))
 
     def fill(self, image: Image, buffers: list[Array]) -> list[Array]:
         """Write a picture's network inputs into ``buffers``, which grow as needed; those that were written.

@@ -15,6 +15,7 @@ from edgecv.core.progress import Progress
 from edgecv.core.recipe import FamilySpec, ModelSpec
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ModelError
+from edgecv.models.clips import for_clips
 from edgecv.models.outputs import TensorOutputs, tensors_of, unwrapped
 from edgecv.models.sources import build_module, split_source
 from edgecv.models.weights import apply_state_dict, fetch_weights, read_state_dict
@@ -45,7 +46,10 @@ def load_model(
     module = build_model(spec, family=family, base=base, seed=seed)
     if spec.weights is not None:
         path = fetch_weights(spec.weights, base=base, cache=cache, progress=progress)
-        apply_state_dict(unwrapped(module), read_state_dict(path, spec.weights), strict=spec.weights.strict)
+        inner, state = unwrapped(module), read_state_dict(path, spec.weights)
+        # A network around another one may take that one's weights, under the names that they have there.
+        adapt = getattr(inner, "adapt_state", None)
+        apply_state_dict(inner, state if adapt is None else adapt(state), strict=spec.weights.strict)
     check_outputs(output_specs(_forward(module, spec)), family=family, source=spec.source)
     return module
 
@@ -63,6 +67,7 @@ def build_model(spec: ModelSpec, *, family: FamilySpec, base: Path, seed: int) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build_module(spec, num_classes=num_classes, base=base).eval()
+        module = for_clips(module, spec.input)
     if isinstance(module, TensorOutputs) or _is_plain(_forward(module, spec)):
         return module
     return TensorOutputs(module).eval()
@@ -120,7 +125,7 @@ def _forward(module: nn.Module, spec: ModelSpec) -> Any:
 
 
 def _zeros(contract: InputContract) -> torch.Tensor:
-    return torch.zeros(1, contract.channels, *contract.size)
+    return torch.zeros(1, contract.planes, *contract.size)
 
 
 def _is_plain(outputs: Any) -> bool:

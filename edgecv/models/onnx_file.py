@@ -54,8 +54,8 @@ def fix_input(path: Path, picture: onnx.ValueInfoProto, contract: InputContract)
     if len(lengths) != 4:
         raise ModelError(f"{path}: input {picture.name!r} has {len(lengths)} dimensions; a picture has 4")
     height, width = contract.size
-    last = lengths[3].dim_value == contract.channels and lengths[1].dim_value != contract.channels
-    wanted = (1, height, width, contract.channels) if last else (1, contract.channels, height, width)
+    last = lengths[3].dim_value == contract.planes and lengths[1].dim_value != contract.planes
+    wanted = (1, height, width, contract.planes) if last else (1, contract.planes, height, width)
     for length, value in zip(lengths, wanted, strict=True):
         if length.dim_value in (0, value):
             length.dim_value = value

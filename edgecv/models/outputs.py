@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgecv.models.clips import ClipInputs
+
 __all__ = ["TensorOutputs", "tensors_of", "unwrapped"]
 
 
@@ -25,8 +27,10 @@ class TensorOutputs(nn.Module):
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network inside a `TensorOutputs`, whose names weights files use; any other module itself."""
-    return module.model if isinstance(module, TensorOutputs) else module
+    """The network inside a `TensorOutputs` or `ClipInputs`, whose names weights files use; any other module itself."""
+    while isinstance(module, TensorOutputs | ClipInputs):
+        module = module.model
+    return module
 
 
 def tensors_of(outputs: Any) -> tuple[torch.Tensor, ...]:

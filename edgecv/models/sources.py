@@ -20,7 +20,10 @@ from torch import nn
 
 from edgecv.core.recipe import ModelSpec
 from edgecv.errors import ModelError, ToolchainError
+from edgecv.models.detector_graphs import DETECTOR_OPTIONS, raw_detector
 from edgecv.models.outputs import TensorOutputs
+from edgecv.models.transformer_detectors import DETECTOR_CLASSES, detector_graph
+from edgecv.models.two_stage import OPTION_NAMES, two_stage
 
 __all__ = ["build_module", "split_source"]
 
@@ -61,13 +64,17 @@ def _torchvision(name: str, spec: ModelSpec, num_classes: int | None, base: Path
     models = _library("torchvision.models")
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}" + _near(name, models.list_models()))
-    options: dict[str, Any] = {"weights": None, **_classes("num_classes", num_classes, spec), **spec.options}
+    ours = {key: value for key, value in spec.options.items() if key in (*DETECTOR_OPTIONS, *OPTION_NAMES)}
+    given = {key: value for key, value in spec.options.items() if key not in ours}
+    options: dict[str, Any] = {"weights": None, **_classes("num_classes", num_classes, spec), **given}
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options.setdefault("weights_backbone", None)  # else torchvision fetches them
     for key in ("weights", "weights_backbone"):
         if options.get(key) is not None:
             raise ModelError(f"model.options.{key} is {options[key]!r}; give trained weights under model.weights")
-    return _construct(spec, lambda: models.get_model(name, **options))
+    built = _construct(spec, lambda: models.get_model(name, **options))
+    fixed = two_stage(built, size=spec.input.size, options=ours, source=spec.source)
+    return fixed if fixed is not built else raw_detector(built, options=ours, source=spec.source)
 
 
 def _timm(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
@@ -86,6 +93,9 @@ def _timm(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn
 def _transformers(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
     transformers = _library("transformers")
     labels = _classes("num_labels", num_classes, spec)
+    what = "Image" if spec.input.clip is None else "Video"
+    if spec.input.clip is not None:
+        labels = {"num_frames": spec.input.clip.frames, **labels}
     folder = base / name
     if (folder / "config.json").is_file():
 
@@ -93,21 +103,32 @@ def _transformers(name: str, spec: ModelSpec, num_classes: int | None, base: Pat
             config = transformers.AutoConfig.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False, **{**labels, **spec.options}
             )
-            return transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+            named = [item for item in config.architectures or () if item in DETECTOR_CLASSES]
+            if named:
+                return getattr(transformers, named[0])(config)
+            general = getattr(transformers, f"AutoModelFor{what}Classification")
+            return general.from_config(config, trust_remote_code=False)
 
-        return TensorOutputs(_construct(spec, from_folder))
-    known = [item for item in dir(transformers) if item.endswith("ForImageClassification")]
+        return _transformers_graph(_construct(spec, from_folder), spec)
+    known = [item for item in dir(transformers) if item.endswith(f"For{what}Classification")] + [*DETECTOR_CLASSES]
     if name not in known:
         raise ModelError(
-            f"{name!r} is neither an image classifier of transformers nor a folder with config.json below {base}; "
-            "models are named by their class, such as ViTForImageClassification" + _near(name, known)
+            f"{name!r} is neither a classifier of {what.lower()}s of transformers, nor one of "
+            f"{', '.join(DETECTOR_CLASSES)}, nor a folder with config.json below {base}; models are named by their "
+            "class, such as ViTForImageClassification" + _near(name, known)
         )
 
     def from_class() -> nn.Module:
         architecture = getattr(transformers, name)
         return architecture(architecture.config_class(**{**labels, **spec.options}))
 
-    return TensorOutputs(_construct(spec, from_class))
+    return _transformers_graph(_construct(spec, from_class), spec)
+
+
+def _transformers_graph(network: nn.Module, spec: ModelSpec) -> nn.Module:
+    if type(network).__name__ in DETECTOR_CLASSES:
+        return _construct(spec, lambda: detector_graph(network, spec.input.size))
+    return TensorOutputs(network)
 
 
 def _python(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
@@ -123,6 +144,10 @@ def _python(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> 
         options = dict(spec.options)
         if num_classes is not None and _accepts(function, "num_classes"):
             options.setdefault("num_classes", num_classes)
+        known_sizes = {"frames": spec.input.clip.frames, "height": spec.input.size[0]} if spec.input.clip else {}
+        for key, value in known_sizes.items():
+            if key in inspect.signature(function).parameters:
+                options.setdefault(key, value)
         built = _construct(spec, lambda: function(**options))
     if not isinstance(built, nn.Module):
         raise ModelError(f"{spec.source} gave a {type(built).__name__}; it must return a torch.nn.Module")

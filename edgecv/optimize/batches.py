@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgecv.core.contract import InputContract
-from edgecv.core.protocols import Batches, MapTruth, PointTruth, Reader
+from edgecv.core.protocols import Batches, MapTruth, PlacedTruth, PointTruth, Reader
 from edgecv.core.tensor import Array, FloatArray
 from edgecv.errors import DataError
 
@@ -55,7 +55,8 @@ class EpochBatches:
 
     The same epoch always gives the same batches. Each batch is `(N, C, H, W)` float32 and its
     truths: an int64 array `(N,)` where the truths are integers, an array `(N, H, W)` of maps over the network's
-    input where they are a `MapTruth`, otherwise a list, of points in the network's input where they are a `PointTruth`.
+    input where they are a `MapTruth`, otherwise a list, in pixels of the network's input where they are a `PointTruth`
+    or a `PlacedTruth` (boxes).
     Both go through crops and flips with their pictures.
     """
 
@@ -123,10 +124,12 @@ class EpochBatches:
     def _sample(self, index: int, epoch: int) -> tuple[FloatArray, Any]:
         item = self.cache.items.get(index)
         if item is None:
+            from edgecv.vision.clips import picture_size
             from edgecv.vision.image import preprocess
 
             sample = self.reader[index]
-            item = (preprocess(sample.image, self.contract, layout="NCHW"), _as_map(sample.truth, self.contract))
+            inputs = preprocess(sample.image, self.contract, layout="NCHW")
+            item = (inputs, _placed(sample.truth, picture_size(sample.image), self.contract))
             self.cache.keep(index, item)
         if self.augment == "none":
             return item
@@ -135,7 +138,7 @@ class EpochBatches:
         truth = item[1]
         if isinstance(truth, _Map):
             truth = replace(truth, values=_moved(truth.values, move, fill=truth.fill))
-        elif isinstance(truth, PointTruth):
+        elif isinstance(truth, PointTruth | PlacedTruth):
             truth = truth.moved(down=move.down, right=move.right, mirrored=move.mirrored)
         return _moved(item[0], move, fill=0.0), truth
 
@@ -208,9 +211,14 @@ def _stack(items: list[tuple[FloatArray, Any]]) -> tuple[FloatArray, Any]:
     return inputs, truths
 
 
-def _as_map(truth: Any, contract: InputContract) -> Any:
+def _placed(truth: Any, picture: tuple[int, int], contract: InputContract) -> Any:
+    """The truth of a picture of (height, width) where the network sees it."""
     if isinstance(truth, MapTruth):
         return _Map(truth.to_network(contract), truth.fill)
+    if isinstance(truth, PlacedTruth):
+        from edgecv.vision.image import geometry
+
+        return truth.placed(geometry(picture, contract), contract.size)
     return truth.to_network(contract) if isinstance(truth, PointTruth) else truth
 
 

@@ -152,6 +152,27 @@ def _ssd(outputs: Sequence[Tensor], spec: FamilySpec, contract: InputContract) -
     return Cells(values[..., 1:] if spec.background else values, None, boxes)
 
 
+def _retinanet(outputs: Sequence[Tensor], spec: FamilySpec, contract: InputContract) -> Cells:
+    offsets, values = _pair(outputs, len(spec.labels) + (1 if spec.background else 0), boxes_first=True)
+    scores = values if spec.outputs == "probabilities" else values.sigmoid()
+    boxes = _corners(offsets[..., :2], _growth(offsets[..., 2:]))
+    return Cells(scores[..., 1:] if spec.background else scores, None, boxes)
+
+
+def _fcos(outputs: Sequence[Tensor], spec: FamilySpec, contract: InputContract) -> Cells:
+    columns = len(spec.labels) + (1 if spec.background else 0)
+    if len(outputs) != 3:
+        raise ModelError(f"the model gave {len(outputs)} outputs; distances, logits and centre-ness are needed")
+    rest = list(outputs)
+    if columns not in (1, 4):
+        rest.sort(key=lambda output: (4, columns, 1).index(output.shape[-1]) if output.shape[-1] in (4, 1) else 1)
+    sides, values, centres = rows_of(rest[0], 4), rows_of(rest[1], columns), rows_of(rest[2], 1)[..., 0]
+    if spec.outputs != "probabilities":
+        values, centres = values.sigmoid(), centres.sigmoid()
+    boxes = torch.cat([-sides[..., :2], sides[..., 2:]], dim=-1)
+    return Cells(values[..., 1:] if spec.background else values, centres, boxes)
+
+
 def _ultraface(outputs: Sequence[Tensor], spec: FamilySpec, contract: InputContract) -> Cells:
     boxes, values = _pair(outputs, len(spec.labels) + 1, boxes_first=False)
     return Cells(values[..., 1:], None, boxes)
@@ -189,8 +210,11 @@ CELL_HEADS: Mapping[str, Reader] = {
     "yolo": _yolo,
     "fastestdet": _fastest,
     "ssd": _ssd,
+    "retinanet": _retinanet,
+    "fcos": _fcos,
     "ultraface": _ultraface,
     "detr": _detr,
     "yunet": _yunet,
 }
-"""Heads whose cells are the same in every picture. The others (end-to-end) give sorted rows, which do not line up."""
+"""Heads whose cells are the same in every picture. The others (end-to-end, two-stage) give sorted rows, which do not
+line up."""

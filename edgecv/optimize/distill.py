@@ -17,6 +17,7 @@ from torch.nn import functional
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import Distill, FamilySpec
 from edgecv.errors import ModelError
+from edgecv.families.instance_heads import layout
 from edgecv.optimize.cells import CELL_HEADS, Cells, rows_of
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "mixed_loss",
     "output_match",
     "planes_loss",
+    "prototypes_loss",
     "tensors_loss",
 ]
 
@@ -84,6 +86,8 @@ def output_match(spec: FamilySpec, contract: InputContract, *, distill: Distill)
         return lambda student, teacher: cells_loss(
             read(_floats(student), spec, contract), read(_floats(teacher), spec, contract)
         )
+    if spec.kind == "instance" and spec.head == "prototypes":
+        return lambda student, teacher: prototypes_loss(student, teacher, spec)
     if spec.kind == "pose":
         rows = {"heatmap": heatmap_loss, "simcc": bins_loss, "movenet": _movenet_loss, "yolo-pose": _yolo_pose_loss}
         return rows.get(spec.head, tensors_loss)
@@ -185,6 +189,31 @@ def tensors_loss(student: Any, teacher: Any) -> Tensor:
         for one, other in zip(_floats(student), _floats(teacher), strict=True)
     ]
     return torch.stack(parts).mean()
+
+
+def prototypes_loss(student: Any, teacher: Any, spec: FamilySpec) -> Tensor:
+    """Of boxes and scores `cells_loss`, of coefficients and prototypes (`edgecv.families.instance_heads`) the squared
+    error over the teacher's mean square, coefficients where the teacher is sure; a scalar."""
+    (one, planes), (other, wanted) = (_prototype_parts(_floats(outputs), spec) for outputs in (student, teacher))
+    stop = 4 + len(spec.labels)
+    mine, theirs = (
+        Cells(rows[..., 4:stop], None, torch.cat([low, low + rows[..., 2:4]], dim=-1))
+        for rows, low in ((rows, rows[..., :2] - rows[..., 2:4] / 2) for rows in (one, other))
+    )
+    sure = theirs.confidence[..., None]
+    away = (sure * (one - other)[..., stop:].square()).sum() / (sure * other[..., stop:].square()).sum().clamp(
+        min=1e-12
+    )
+    return cells_loss(mine, theirs) + away + tensors_loss(planes, wanted)
+
+
+def _prototype_parts(outputs: Sequence[Tensor], spec: FamilySpec) -> tuple[Tensor, Tensor]:
+    """Rows `(N, A, 4 + C + M)` and prototypes, as they are."""
+    found = layout([tuple(output.shape) for output in outputs], len(spec.labels))
+    if found is None:
+        shapes = [tuple(output.shape) for output in outputs]
+        raise ModelError(f"the model gave outputs of shapes {shapes}, which do not fit head prototypes")
+    return rows_of(outputs[found.rows], found.width, first=True), outputs[found.prototypes]
 
 
 def _movenet_loss(student: Any, teacher: Any) -> Tensor:

@@ -70,7 +70,7 @@ class PruneResult:
 
 def example_input(contract: InputContract) -> torch.Tensor:
     """Zeros `(1, C, H, W)` float32 of the contract's size."""
-    return torch.zeros(1, contract.channels, *contract.size)
+    return torch.zeros(1, contract.planes, *contract.size)
 
 
 def taylor_batches(data: TrainSet, *, samples: int, seed: int, batch_size: int = 32) -> Batches:

@@ -17,10 +17,10 @@ from edgecv.optimize.latency_table import Meter
 from edgecv.optimize.prune_layers import Costs, Key
 from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts
 
-__all__ = ["LatencyGoal", "LatencyOutcome", "LatencyPlanner", "allowed_widths", "fitted_counts"]
+__all__ = ["LATENCY_TOLERANCE", "LatencyGoal", "LatencyOutcome", "LatencyPlanner", "allowed_widths", "fitted_counts"]
 
 _ATTEMPTS = 3
-_OVER = 1.01
+LATENCY_TOLERANCE = 1.01
 """A measured time this much above the wanted one is still met: the medians differ by as much from run to run."""
 _UNDER = 0.95
 """Below this share of the wanted time more was cut than needed."""
@@ -54,7 +54,7 @@ class LatencyOutcome:
     @property
     def met(self) -> bool:
         """Whether the measured time is the wanted one or below, within 1 %."""
-        return self.after_ms <= self.wanted_ms * _OVER
+        return self.after_ms <= self.wanted_ms * LATENCY_TOLERANCE
 
     @property
     def error(self) -> float:
@@ -200,13 +200,13 @@ def fitted_counts(
         tried[counts] = measure(counts)
         predicted_ms, found_ms = planner.predicted_ms(counts), tried[counts]
         progress.line(f"  predicted {predicted_ms:.3f} ms, measured {found_ms:.3f} ms, wanted {wanted_ms:.3f} ms")
-        if wanted_ms * _UNDER <= found_ms <= wanted_ms * _OVER or before_ms <= wanted_ms:
+        if wanted_ms * _UNDER <= found_ms <= wanted_ms * LATENCY_TOLERANCE or before_ms <= wanted_ms:
             break
         real = (before_ms - found_ms) / max(before_ms - predicted_ms, 1e-9)
         goal_ms = before_ms - (before_ms - wanted_ms) / min(max(real, 0.25), 4.0)
     if not tried:
         return None
-    met = {counts: ms for counts, ms in tried.items() if ms <= wanted_ms * _OVER}
+    met = {counts: ms for counts, ms in tried.items() if ms <= wanted_ms * LATENCY_TOLERANCE}
     chosen = min(met, key=planner.lost) if met else min(tried, key=lambda item: tried[item])
     return chosen, tried[chosen]
 

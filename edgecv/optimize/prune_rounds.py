@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from edgecv import families
 from edgecv.core.progress import Progress, SilentProgress
@@ -21,11 +23,30 @@ from edgecv.optimize.importance import Group, plain_scores, taylor_scores
 from edgecv.optimize.latency_table import make_table
 from edgecv.optimize.output_importance import output_scores
 from edgecv.optimize.prune_graph import Cut, Region
-from edgecv.optimize.prune_latency import LatencyGoal, LatencyOutcome, LatencyPlanner, allowed_widths, fitted_counts
+from edgecv.optimize.prune_latency import (
+    LATENCY_TOLERANCE,
+    LatencyGoal,
+    LatencyOutcome,
+    LatencyPlanner,
+    allowed_widths,
+    fitted_counts,
+)
 from edgecv.optimize.prune_layers import MacCosts, narrowable_layers
 from edgecv.optimize.prune_plan import Counts, Limits, Scored, first_enough, planned_counts, planned_cuts
+from edgecv.optimize.prune_repair import repair_readers
 
-__all__ = ["Job", "Timing", "checked", "count_macs", "latency_round", "mac_round", "make_job", "make_timing", "without"]
+__all__ = [
+    "Job",
+    "Timing",
+    "checked",
+    "count_macs",
+    "latency_round",
+    "mac_round",
+    "make_job",
+    "make_timing",
+    "outputs_apart",
+    "without",
+]
 
 _ATTEMPTS = 4
 _SHARES = 1024
@@ -126,7 +147,7 @@ def latency_round(current: nn.Module, job: Job, timing: Timing, index: int) -> t
     planner = LatencyPlanner.of(scored, job.limits, table, network_ms=timing.before_ms if index == 0 else measure(none))
     done = (index + 1) / step.steps
     wanted_ms = timing.before_ms * (timing.wanted_ms / timing.before_ms) ** done
-    found = fitted_counts(planner, wanted_ms=wanted_ms, scope=step.scope, measure=measure, progress=job.progress)
+    found = _better_plan(current, job, planner, wanted_ms=wanted_ms, measure=measure, index=index)
     if found is None:
         raise ModelError(
             f"{wanted_ms:.3f} ms on {timing.goal.name} cannot be reached: {timing.before_ms:.3f} ms now, at the least "
@@ -138,6 +159,65 @@ def latency_round(current: nn.Module, job: Job, timing: Timing, index: int) -> t
         timing.goal.name, timing.before_ms, timing.wanted_ms, after_ms, planner.predicted_ms(counts), table.points
     )
     return planned_cuts(scored, counts, round_index=index), outcome
+
+
+def _better_plan(
+    current: nn.Module,
+    job: Job,
+    planner: LatencyPlanner,
+    *,
+    wanted_ms: float,
+    measure: Callable[[Counts], float],
+    index: int,
+) -> tuple[Counts, float] | None:
+    """The plan of the step's scope with its measured time; of a global one that is compared with the uniform plan.
+
+    A table of times is noisy, and sums of importance only guess what is lost together. So with pictures at hand both
+    networks are made and repaired, and of those that meet the time the one whose outputs changed less is taken.
+    """
+    step = job.step
+
+    def fitted(scope: Literal["global", "uniform"]) -> tuple[Counts, float] | None:
+        return fitted_counts(planner, wanted_ms=wanted_ms, scope=scope, measure=measure, progress=job.progress)
+
+    found = fitted(step.scope)
+    if found is None or step.scope == "uniform" or job.batches is None:
+        return found
+    other = fitted("uniform")
+    if other is None or other[0] == found[0]:
+        return found
+    slower = max(wanted_ms * LATENCY_TOLERANCE, found[1])
+    if other[1] > slower:
+        return found
+    changes = []
+    for counts, _ in (found, other):
+        smaller = without(current, job.regions, planned_cuts(planner.scored, counts, round_index=index))
+        if step.repair:
+            repair_readers(current, smaller, batches=job.batches)
+        changes.append(outputs_apart(current, smaller, job.batches))
+    job.progress.line(f"  outputs change by {changes[0]:.3f} cut by latency, {changes[1]:.3f} cut evenly")
+    return found if changes[0] <= changes[1] else other
+
+
+def outputs_apart(one: nn.Module, other: nn.Module, batches: Batches) -> float:
+    """Power of the difference of two networks' outputs over how far those of ``one`` spread around their mean.
+
+    0 for the same outputs; 1 where ``other`` says no more of a picture than the mean does. ``batches`` are streamed.
+    """
+    apart, squares, count = 0.0, 0.0, 0
+    sums: list[torch.Tensor] = []
+    with torch.no_grad():
+        for arrays, _ in batches():
+            pictures = torch.from_numpy(arrays)
+            wanted = [item.double() for item in tree_leaves(one(pictures))]
+            given = tree_leaves(other(pictures))
+            apart += sum(float((left - right).square().sum()) for left, right in zip(wanted, given, strict=True))
+            squares += sum(float(item.square().sum()) for item in wanted)
+            count += len(arrays)
+            found = [item.sum(dim=0) for item in wanted]
+            sums = [known + item for known, item in zip(sums, found, strict=True)] if sums else found
+    spread = squares - sum(float(item.square().sum()) for item in sums) / max(1, count)
+    return apart / max(spread, 1e-30)
 
 
 def mac_round(current: nn.Module, job: Job, index: int, macs_before: int) -> list[Cut]:

@@ -6,13 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgecv.core.contract import InputContract
-from edgecv.core.kinds import DATA_KINDS, FamilyFacts, data_facts, family_facts, kinds_with, metric_unit
+from edgecv.core.kinds import (
+    DATA_KINDS,
+    FAMILY_KINDS,
+    DataKind,
+    FamilyFacts,
+    data_facts,
+    family_facts,
+    kinds_with,
+    metric_unit,
+)
 from edgecv.core.recipe import (
     STEP_KEYS,
     CalibrationSpec,
     DataSpec,
     Distill,
     Finetune,
+    Fit,
     Prune,
     Quantize,
     Step,
@@ -29,9 +39,10 @@ def broken_rules(plain: dict[str, Any]) -> list[Found]:
     return [
         *_model(_mapping(plain.get("model"))),
         *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
-        *_data(_mapping(plain.get("data")), _mapping(plain.get("family")).get("kind"), plain.get("steps")),
+        *_data(_mapping(plain.get("data")), _mapping(plain.get("family")), plain.get("steps")),
+        *_clips(_mapping(_mapping(plain.get("model")).get("input")), _mapping(plain.get("family")).get("kind")),
         *_crops(_mapping(plain.get("data")), part(InputContract, _mapping(plain.get("model")).get("input"))),
-        *_steps(plain.get("steps"), _mapping(plain.get("data")), _mapping(plain.get("family")).get("kind")),
+        *_steps(plain.get("steps"), _mapping(plain.get("data")), _mapping(plain.get("family"))),
         *_targets(plain.get("targets")),
     ]
 
@@ -100,7 +111,7 @@ def _accuracy_bounds(budget: dict[str, Any], facts: FamilyFacts | None) -> Itera
             )
 
 
-def _data(data: dict[str, Any], family: Any, steps: Any) -> Iterator[Found]:
+def _data(data: dict[str, Any], family: dict[str, Any], steps: Any) -> Iterator[Found]:
     places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in ("eval", "train")]
     calibration = _mapping(data.get("calibration"))
     places.append((("data", "calibration", "source"), calibration.get("source")))
@@ -113,6 +124,18 @@ def _data(data: dict[str, Any], family: Any, steps: Any) -> Iterator[Found]:
     if source is not None and calibration.get("select") == "stratified" and not DATA_KINDS[source.kind].classes:
         problem = f"is stratified, and kind {source.kind} has no classes to pick by; use random or k-center"
         yield ("data", "calibration", "select"), problem
+
+
+def _clips(contract: dict[str, Any], kind: Any) -> Iterator[Found]:
+    """Networks of some families see clips, all others one picture."""
+    facts, where = family_facts(kind), ("model", "input", "clip")
+    if facts is None or not contract:
+        return
+    if facts.clips and contract.get("clip") is None:
+        yield where, f"is missing; {kind} needs the frames that its network sees, such as {{frames: 8, fps: 8}}"
+    elif not facts.clips and contract.get("clip") is not None:
+        takes = ", ".join(name for name, other in FAMILY_KINDS.items() if other.clips)
+        yield where, f"is set, and {kind} looks at one picture; remove it ({takes} takes clips)"
 
 
 def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Found]:
@@ -134,27 +157,35 @@ def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Fou
             )
 
 
-def _data_fits(spec: DataSpec, where: KeyPath, family: Any, steps: Any) -> Iterator[Found]:
+def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: Any) -> Iterator[Found]:
     """Whether the data have the truths that are needed: those of the family's metric; calibration needs none, and
     neither does training that only looks at the teacher."""
-    facts = family_facts(family)
+    facts = family_facts(family.get("kind"))
     if facts is None or not facts.data:
         return
     allowed, hint = facts.data, ""
+    bare: tuple[DataKind, ...] = () if facts.clips else ("images",)
     if where[1] == "train":
-        labels = [step for _, step in typed_steps(steps) if _reads_labels(step, has_loss=facts.loss)]
-        allowed = allowed if labels else (*allowed, "images")
+        labels = [
+            step for _, step in typed_steps(steps) if _reads_labels(step, has_loss=facts.trains(family.get("head", "")))
+        ]
+        allowed = allowed if labels else (*allowed, *bare)
         hint = "; pictures without labels do where every step that trains has distill: 1.0" if labels else ""
     elif where[1] == "calibration":
-        allowed = (*allowed, "images")
+        allowed = (*allowed, *bare)
     if spec.kind not in allowed:
-        yield (*where, "kind"), f"is {spec.kind}, which is not for {family} here; allowed: {', '.join(allowed)}{hint}"
+        yield (
+            (*where, "kind"),
+            f"is {spec.kind}, which is not for {family['kind']} here; allowed: {', '.join(allowed)}{hint}",
+        )
 
 
 def _reads_labels(step: Step, *, has_loss: bool) -> bool:
     """Whether a step that trains needs the truths of data.train."""
     if isinstance(step, Prune):
         return step.needs_training
+    if isinstance(step, Fit):
+        return False
     mends = isinstance(step, Quantize) and step.method == "ptq" and step.repair == "full"
     return (mends or bool(_needs_training(step))) and has_loss and _teaching(step) < 1
 
@@ -180,7 +211,7 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
         value = getattr(spec, key)
         if value is not None and not getattr(facts, key):
             yield (key,), f"is {value!r}; it goes only with data of kind {', '.join(kinds_with(key)) or 'none'}"
-    if facts.truth and spec.truth is None:
+    if facts.truth and facts.truth_needed and spec.truth is None:
         yield (), f"kind {spec.kind} needs truth: the folder with each picture's truth"
 
 
@@ -196,7 +227,7 @@ def typed_steps(steps: Any) -> list[tuple[KeyPath, Step]]:
     return found
 
 
-def _steps(steps: Any, data: dict[str, Any], family: Any) -> Iterator[Found]:
+def _steps(steps: Any, data: dict[str, Any], family: dict[str, Any]) -> Iterator[Found]:
     known = typed_steps(steps)
     quantize = [where for where, step in known if isinstance(step, Quantize)]
     for where in quantize[1:]:
@@ -209,24 +240,35 @@ def _steps(steps: Any, data: dict[str, Any], family: Any) -> Iterator[Found]:
             yield where, f"{need} needs training data: add data.train"
         if isinstance(step, Prune):
             yield from ((where, message) for message in _prune(step))
+        elif isinstance(step, Fit):
+            yield from ((where, message) for message in _fit(family.get("kind")))
         else:
             yield from ((where, message) for message in _trained(step, family))
         if isinstance(step, Quantize) and step.method == "ptq" and data.get("calibration") is None:
             yield where, "ptq needs data.calibration: the name of a manifest, or {source: {...}, samples: 128}"
 
 
-def _trained(step: Finetune | Quantize, family: Any) -> Iterator[str]:
-    facts = family_facts(family)
-    if _needs_training(step) and facts is not None and not facts.loss and _teaching(step) == 0:
-        yield f"{family} learns from the original network alone, and distill is 0; set distill: 1.0"
+def _trained(step: Finetune | Quantize, family: dict[str, Any]) -> Iterator[str]:
+    kind, head = family.get("kind"), family.get("head", "")
+    facts = family_facts(kind)
+    if _needs_training(step) and facts is not None and not facts.trains(head) and _teaching(step) == 0:
+        name = f"{kind}, head {head}," if head else kind
+        yield f"{name} learns from the original network alone, and distill is 0; set distill: 1.0"
     if isinstance(step, Finetune) and facts is not None and step.augment not in facts.augment:
         allowed = ", ".join(facts.augment)
-        yield f"augment is {step.augment}, which moves a picture and not its truth in {family}; allowed: {allowed}"
+        yield f"augment is {step.augment}, which moves a picture and not its truth in {kind}; allowed: {allowed}"
     if isinstance(step, Quantize) and step.method == "qat" and step.freeze_norms > step.freeze_ranges:
         yield (
             f"freeze_norms is {step.freeze_norms} and freeze_ranges {step.freeze_ranges}; ranges must not stand still "
             "while batch norms still change the weights: freeze_norms can be at most freeze_ranges"
         )
+
+
+def _fit(family: Any) -> Iterator[str]:
+    facts = family_facts(family)
+    if facts is not None and not facts.fits:
+        fitting = ", ".join(kind for kind, others in FAMILY_KINDS.items() if others.fits)
+        yield f"fit shows a network what is usual, and {family} has no use for it; it is for {fitting}"
 
 
 def _prune(step: Prune) -> Iterator[str]:
@@ -248,6 +290,8 @@ def _prune(step: Prune) -> Iterator[str]:
 def _needs_training(step: Step) -> str:
     if isinstance(step, Finetune) and step.epochs > 0:
         return "finetune"
+    if isinstance(step, Fit):
+        return "fit"
     if isinstance(step, Quantize) and step.method == "qat":
         return "method qat"
     if isinstance(step, Prune) and step.needs_training:

@@ -77,7 +77,7 @@ def starter_recipe(
         "# Paths are relative to this file; ${NAME}/... takes the folder from the environment.",
         "recipe: 1",
         f"name: {_text(title)}",
-        _model_section(source, title, known),
+        _model_section(source, title, known, clips=FAMILY_KINDS[family].clips),  # type: ignore[index]
         _family_section(known) if plain else family_section(family, shapes),
         _data_section(data) if plain else data_section(family, data),
         _steps_section(model, trains=plain and kind != "onnx"),
@@ -86,7 +86,7 @@ def starter_recipe(
     return "\n".join(parts) + "\n"
 
 
-def _model_section(source: str, title: str, known: _Input) -> str:
+def _model_section(source: str, title: str, known: _Input, *, clips: bool) -> str:
     kind, _, model = source.partition(":")
     lines = ["", "model:", f"  source: {_text(source)}"]
     if kind in ("torchvision", "timm"):
@@ -107,6 +107,7 @@ def _model_section(source: str, title: str, known: _Input) -> str:
             "  # .safetensors file or a state dict; an address needs its hash: {url: https://..., sha256: ...}",
             "  weights: null",
         ]
+    clip = ["    clip: {frames: 8, fps: 8}   # EDIT: frames that the network sees, and how many in a second"]
     crop = f"\n    crop_ratio: {known.crop_ratio:g}" if known.resize == "crop" else ""
     lines += [
         "  # How a picture becomes the network's input; the same on every board, in training and in evaluation.",
@@ -118,6 +119,7 @@ def _model_section(source: str, title: str, known: _Input) -> str:
         f"    std: {list(known.std)}",
         f"    resize: {known.resize}   # or stretch, letterbox, letterbox-topleft" + crop,
         f"    interpolation: {known.interpolation}",
+        *(clip if clips else []),
     ]
     return "\n".join(lines)
 

@@ -59,13 +59,14 @@ def data_section(family: str, data: str) -> str:
     spec += [f"root: {_text(f'{data}/val')}"] if known.root and known.path == "file" else []
     spec += [f"truth: {_text(f'{data}/val-truth')}"] if known.truth else []
     what = f"   # path: {known.what}" if known.what else ""
+    scales = kind if facts is not None and facts.clips else "images"
     return f"""
 data:
   # Every compiled file is proven on all of eval.
   eval: {{{", ".join(spec)}}}{what}
   # Pictures that set the int8 scales: like those of eval, but others. They need no labels.
   calibration:
-    source: {{kind: images, path: {_text(f"{data}/train")}}}
+    source: {{kind: {scales}, path: {_text(f"{data}/train")}}}
     samples: 256
     select: random"""
 

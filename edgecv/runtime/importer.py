@@ -9,18 +9,19 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from edgecv import backends, families
 from edgecv.core.artifact import Chain, Manifest, file_entries, files_hash, write_manifest
 from edgecv.core.contract import InputContract
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.target import Precision
 from edgecv.core.tensor import Layout, TensorSpec
 from edgecv.errors import ModelError, ToolchainError, UsageError
-from edgecv.vision.image import input_problems, input_spec
+from edgecv.vision.image import input_problems, input_shape
 
-_PICTURE_LAYOUTS: tuple[Literal["NHWC", "NCHW"], ...] = ("NHWC", "NCHW")  # where both fit, the later one counts
+_PICTURE_LAYOUTS: tuple[Layout, ...] = ("NHWC", "NCHW")  # where both fit, the later one counts
+_CLIP_LAYOUTS: tuple[Layout, ...] = ("NTHWC", "NCTHW", "NTCHW", *_PICTURE_LAYOUTS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -63,6 +64,7 @@ def import_model(
         inputs, outputs = _with_layout(engine.inputs, contract), engine.outputs
         engine.close()
         found = input_problems(contract, inputs) + families.problems(family, contract, outputs)
+        found += _clip_problems(family, contract)
         if found:
             raise ModelError(f"{source} does not fit:\n" + "\n".join(found))
         entries = file_entries(partial, copied)
@@ -104,6 +106,16 @@ def _check_arguments(source: Path, place: Path, name: str, contract: InputContra
         raise UsageError("the input contract is wrong: " + "; ".join(wrong))
 
 
+def _clip_problems(family: FamilySpec, contract: InputContract) -> list[str]:
+    if FAMILY_KINDS[family.kind].clips and contract.clip is None:
+        return [
+            f"family {family.kind} needs a clip: how many frames the network sees, and how many of them in a second"
+        ]
+    if contract.clip is not None and not FAMILY_KINDS[family.kind].clips:
+        return [f"family {family.kind} looks at one picture and takes no clip"]
+    return []
+
+
 def _copy(source: Path, folder: Path) -> list[str]:
     """Copy the model file and what belongs to it; the names in ``folder``, the model first."""
     if source.is_dir():
@@ -119,7 +131,8 @@ def _copy(source: Path, folder: Path) -> list[str]:
 def _with_layout(inputs: Sequence[TensorSpec], contract: InputContract) -> tuple[TensorSpec, ...]:
     """An engine guesses the layout of a picture input; the contract's size and channels tell which one fits."""
     fitting: dict[tuple[int, ...], Layout] = {
-        input_spec(contract, layout=layout).shape: layout for layout in _PICTURE_LAYOUTS
+        input_shape(contract, layout): layout
+        for layout in (_PICTURE_LAYOUTS if contract.clip is None else _CLIP_LAYOUTS)
     }
     return tuple(replace(spec, layout=fitting.get(spec.shape, spec.layout)) for spec in inputs)
 

@@ -17,6 +17,7 @@ from edgecv.core.tensor import Array, TensorSpec
 from edgecv.core.trace import Trace
 from edgecv.errors import ArtifactError, ModelError, ToolchainError, UsageError
 from edgecv.measure.subject import Subject, subject
+from edgecv.vision.clips import picture_size
 from edgecv.vision.image import Image
 
 
@@ -44,7 +45,7 @@ class Model:
             ModelError: the model's output cannot be decoded (NaN).
             EdgecvError: the engine failed.
         """
-        picture = (image.shape[0], image.shape[1])
+        picture = picture_size(image)
         if trace is None:
             return self.subject.decode(self.subject.run(image, self._buffer), picture=picture)
         answers = self.subject.collector(picture)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edgecv.core.frame import Frame
+from edgecv.core.protocols import Pieces, Seen
 from edgecv.core.results import Detections
 from edgecv.core.stream import FrameResult, Tracker
 from edgecv.core.trace import Trace
@@ -180,9 +181,8 @@ class Loop:
             slot = self._free.get(_IDLE_S)
             if slot is None:
                 continue
-            if parts.policy == "latest":
-                self._stop.wait(max(0.0, self._pace.start_after() - parts.clock()))
-            work = self._next(slot)
+            held = self._wait() if parts.policy == "latest" else None
+            work = self._next(slot, held)
             if work is None:
                 self._free.put(slot)
                 continue
@@ -191,14 +191,42 @@ class Loop:
             self._ready.put(work)
         self.ended = self.ended or f"{taken} frames, as asked"
 
-    def _next(self, slot: int) -> Work | None:
-        """The next frame in its input buffer; None where there was none, or none that can be used."""
+    def _wait(self) -> Frame | None:
+        """Until the engine is nearly free.
+
+        A model for clips sees all frames that come meanwhile, or behind a slow engine things would seem to move faster
+        than it learned. The newest of them is given back, not yet seen.
+        """
+        parts, newest = self._parts, None
+        level = parts.levels[self.level]
+        if level.window is None:
+            self._stop.wait(max(0.0, self._pace.start_after() - parts.clock()))
+            return None
+        while not self._stop.is_set() and (left_s := self._pace.start_after() - parts.clock()) > 0:
+            try:
+                frame = parts.feed.take(min(left_s, _IDLE_S))
+            except StreamEnd:
+                break
+            if frame is not None:
+                level.keep(newest)
+                newest = frame
+        return newest
+
+    def _next(self, slot: int, held: Frame | None) -> Work | None:
+        """The next frame in its input buffer; None where there was none, or none that can be used.
+
+        ``held`` was taken before, and is answered where no newer one has come.
+        """
         parts = self._parts
         try:
-            frame = parts.feed.take(_IDLE_S)
+            frame = parts.feed.take(_IDLE_S if held is None else 0.0)
         except StreamEnd:
             self.stop("the stream ended")
-            return None
+            frame = None
+        if frame is None:
+            frame = held
+        elif held is not None:
+            parts.levels[self.level].keep(held)
         if frame is None:
             return None
         started_s = parts.clock()
@@ -210,7 +238,7 @@ class Loop:
         work.trace.add("wait", min(frame.captured_s, started_s), started_s)
         try:
             with work.trace.stage("preprocess"):
-                work.inputs = level.model.subject.fill(frame.image, level.slots[slot])
+                work.inputs, work.seconds = level.fill(frame, slot)
         except EdgecvError as error:
             self._failed(error)
             return None
@@ -246,13 +274,15 @@ class Loop:
                     for stored in work.outputs:
                         answers.add(subject.dequantize(stored))
                     result: Any = subject.decode(answers.outputs(), picture=picture)
+                    if work.seconds is not None and isinstance(result, Seen):
+                        result = result.seen(work.seconds)
                 if parts.looks is not None and isinstance(result, Detections):
                     with work.trace.stage("reid"):
                         result = parts.looks.apply(image, result)
                 if parts.tracker is not None and isinstance(result, Detections):
                     with work.trace.stage("track"):
                         result = parts.tracker.update(result, work.frame.time_s, image)
-                if parts.second is not None and isinstance(result, Detections):
+                if parts.second is not None and isinstance(result, Detections | Pieces):
                     with work.trace.stage("second"):
                         result = parts.second.apply(image, result)
             except EdgecvError as error:

@@ -26,6 +26,7 @@ from edgecv.measure.fingerprint import Fingerprint, read_fingerprint
 from edgecv.measure.golden import Golden, decoded, engine_inputs, load_golden
 from edgecv.measure.ladder import Outputs, compiler_limits, ladder, max_abs_error, preprocess_rung, sqnr_db
 from edgecv.runtime.load import tensor_differences
+from edgecv.vision.clips import stacked
 from edgecv.vision.image import input_problems
 from edgecv.vision.preprocessor import Preprocessor
 
@@ -107,8 +108,8 @@ def _check_fit(folder: Path, manifest: Manifest, golden: Golden) -> None:
     """What would leave nothing to compare: a contract of another shape than the golden inputs, or a broken one."""
     contract, shape = manifest.contract, golden.inputs.shape[1:]
     wrong = contract.problems() or input_problems(contract, manifest.inputs)
-    if not wrong and (contract.channels, *contract.size) != shape:
-        wrong = [f"it gives inputs of shape {(contract.channels, *contract.size)}, the golden inputs have {shape}"]
+    if not wrong and (contract.planes, *contract.size) != shape:
+        wrong = [f"it gives inputs of shape {(contract.planes, *contract.size)}, the golden inputs have {shape}"]
     if wrong:
         raise ArtifactError(f"the input contract of artifact {folder} is wrong: {'; '.join(wrong)}. Build it again.")
 
@@ -121,7 +122,7 @@ def _input_steps(manifest: Manifest, golden: Golden) -> list[_Step]:
     for picture in golden.pictures:
         preprocessor.into(picture, buffer)
         real = spec.dequantize(buffer)
-        rows.append(np.array(real.transpose(0, 3, 1, 2) if spec.layout == "NHWC" else real))
+        rows.append(np.array(stacked(real, spec.layout)))
     fed: FloatArray = np.concatenate(rows)
     rung = preprocess_rung(golden.inputs, fed, spec)
     return [(rung, lambda: diagnose_input(golden.inputs, fed, golden.pictures, manifest.contract))]

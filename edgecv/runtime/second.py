@@ -15,6 +15,8 @@ from edgecv.runtime.spec import SecondStage
 from edgecv.runtime.work import Level, load_levels
 from edgecv.vision.crops import CROP_MARGIN, crop
 
+MOST_OBJECTS, MOST_PIECES = 8, 100
+"""Of a frame so many are looked at where nothing else is asked for."""
 _FORGET_AFTER_FRAMES = 300
 
 
@@ -30,13 +32,26 @@ class SecondRunner:
     _known: dict[int, tuple[int, Any]] = field(default_factory=dict)
     _frame: int = 0
 
-    def apply(self, image: Array, found: Detections) -> Detections:
-        """``found`` in ``image`` (uint8 BGR or gray) with ``second``: one answer for each object, or None.
+    def apply(self, image: Array, found: Any) -> Any:
+        """``found`` (`Detections` or `Pieces`) in ``image`` (uint8 BGR or gray) with what the model says of each.
+
+        ``second`` is one answer for each object, None for those that it did not look at.
 
         Raises:
             EdgecvError: the engine or the decoder failed.
         """
+        if isinstance(found, Detections):
+            return self._objects(image, found)
+        most = MOST_PIECES if self.spec.max_objects is None else self.spec.max_objects
+        answers: list[Any] = [None] * len(found.scores)
+        for row in np.argsort(-found.scores, kind="stable")[:most]:
+            part = found.cut(image, int(row), margin=1.0 if self.spec.margin is None else self.spec.margin)
+            answers[row] = None if part is None else ask(self.level, part)
+        return found.answered(tuple(answers))
+
+    def _objects(self, image: Array, found: Detections) -> Detections:
         self._frame += 1
+        most = MOST_OBJECTS if self.spec.max_objects is None else self.spec.max_objects
         answers: list[Any] = [None] * len(found)
         looked = 0
         for row in np.argsort(-found.scores, kind="stable"):
@@ -45,7 +60,7 @@ class SecondRunner:
             if kept is not None and self._frame - kept[0] < self.spec.every:
                 answers[row] = kept[1]
                 continue
-            if looked >= self.spec.max_objects or not self._wanted(found, int(row)):
+            if looked >= most or not self._wanted(found, int(row)):
                 continue
             looked += 1
             answers[row] = look(self.level, image, found.boxes[row], margin=self.spec.margin)
@@ -115,8 +130,18 @@ def look(level: Level, image: Array, box: Array, *, margin: float | None = None)
     part = crop(image, box, margin=usual if margin is None else margin, aspect=None if tight else width / height)
     if part is None:
         return None
-    outputs = subject.run(part.image, level.slots[0][0])
-    return part.to_picture(subject.decode(outputs, picture=(part.image.shape[0], part.image.shape[1])))
+    return part.to_picture(ask(level, part.image))
+
+
+def ask(level: Level, image: Array) -> Any:
+    """The model's answer for a part of a picture, in the part's pixels.
+
+    Raises:
+        EdgecvError: the engine or the decoder failed.
+    """
+    subject = level.model.subject
+    outputs = subject.run(image, level.slots[0][0])
+    return subject.decode(outputs, picture=(image.shape[0], image.shape[1]))
 
 
 def check_classes(spec: SecondStage, labels: tuple[str, ...]) -> None:
@@ -140,6 +165,9 @@ def open_second(spec: SecondStage, labels: tuple[str, ...], *, threads: int | No
     """
     check_classes(spec, labels)
     (level,) = load_levels((spec.artifact,), threads=threads, score=None)
+    if level.window is not None:
+        level.model.close()
+        raise UsageError(f"{spec.artifact} takes clips; a second stage looks at one picture of each object")
     level.warm_up()
     return SecondRunner(level, spec)
 

@@ -15,6 +15,7 @@ import cv2
 import edgecv
 from edgecv import backends, track
 from edgecv.core.figures import LoopFigures
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.stream import FrameResult, LoopStatus, Sink, Source, StreamFacts
 from edgecv.core.target import ThermalZone
 from edgecv.errors import EdgecvError, UsageError
@@ -292,8 +293,12 @@ def open_session(
     levels = load_levels(spec.detect or spec.model, threads=spec.threads, score=spec.score)
     opened: list[Callable[[], None]] = [level.model.close for level in levels]
     try:
-        if spec.detect and levels[0].kind != "detection":
-            raise UsageError(f"{spec.detect[0]} is a model for {levels[0].kind}; detect needs one for detection")
+        finders = [kind for kind, facts in FAMILY_KINDS.items() if facts.objects or facts.pieces]
+        if spec.detect and levels[0].kind not in finders:
+            allowed = " or ".join(finders)
+            raise UsageError(f"{spec.detect[0]} is a model for {levels[0].kind}; detect needs one for {allowed}")
+        if (spec.track or spec.reid) and FAMILY_KINDS[levels[0].model.manifest.family.kind].pieces:
+            raise UsageError(f"{levels[0].kind} gives no objects that can be followed; leave track and reid out")
         labels = levels[0].model.manifest.family.labels
         second = open_second(spec.second, labels, threads=spec.threads) if spec.second is not None else None
         if second is not None:

@@ -19,14 +19,14 @@ class SecondStage:
     """A model that looks at single objects: a folder, and which objects.
 
     ``classes`` are labels of the detector (empty: all); at most ``max_objects`` a frame, the best scores
-    first. ``margin`` widens the box (1.25: a quarter more on each axis; None: 1.25, or 1 for families whose networks
-    are trained on tight boxes, such as text). ``every`` looks at the same track only in every n-th frame and keeps
-    the answer in between.
+    first (None: 8 objects, or 100 pieces of text). ``margin`` widens the box (1.25: a quarter more on each axis; None:
+    1.25, or 1 for text and other families whose networks are trained on tight boxes). ``every`` looks at the same
+    track only in every n-th frame and keeps the answer in between.
     """
 
     artifact: str
     classes: tuple[str, ...] = ()
-    max_objects: int = 8
+    max_objects: int | None = None
     margin: float | None = None
     every: int = 1
 
@@ -162,7 +162,7 @@ def _relative_to(spec: PipelineSpec, base: Path) -> PipelineSpec:
 
 def _second_problems(second: SecondStage) -> list[str]:
     found = []
-    if second.max_objects < 1:
+    if second.max_objects is not None and second.max_objects < 1:
         found.append(f"second.max_objects is {second.max_objects}; 1 or more is allowed")
     if second.every < 1:
         found.append(f"second.every is {second.every}; 1 or more is allowed")

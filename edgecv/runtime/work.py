@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from edgecv.core.frame import Frame
 from edgecv.core.tensor import Array
 from edgecv.core.trace import Trace
-from edgecv.errors import UsageError
+from edgecv.errors import DataError, UsageError
 from edgecv.runtime.load import Model, load_artifact
+from edgecv.vision.clips import ClipWindow
 
 BUFFERS = 2
 """Frames that a model holds: one in the engine, one that is being pre-processed."""
@@ -20,17 +22,37 @@ BUFFERS = 2
 class Level:
     """A loaded artifact with its input buffers, which are the only large arrays that a loop fills.
 
-    Each slot of ``slots`` has one, or as many as a frame has tiles.
+    Each slot of ``slots`` has one, or as many as a frame has tiles. ``window`` holds the last frames for a network
+    that takes clips.
     """
 
     name: str
     model: Model
     slots: tuple[list[Array], ...]
+    window: ClipWindow | None = None
 
     @property
     def kind(self) -> str:
         """The model's family."""
         return self.model.manifest.family.kind
+
+    def fill(self, frame: Frame, slot: int) -> tuple[list[Array], float | None]:
+        """The network inputs for a frame in the buffers of ``slot``; for a clip, the seconds that it looks back.
+
+        Raises:
+            DataError: the picture cannot be used.
+        """
+        if self.window is None:
+            return self.model.subject.fill(frame.image, self.slots[slot]), None
+        self.window.add(frame.image, frame.time_s)
+        buffer = self.slots[slot][0]
+        return [buffer], self.window.write(buffer, self.model.subject.input.layout)
+
+    def keep(self, frame: Frame | None) -> None:
+        """Look at a frame that is not answered itself: a later clip shows it. A broken one is passed over."""
+        if self.window is not None and frame is not None:
+            with contextlib.suppress(DataError):
+                self.window.add(frame.image, frame.time_s)
 
     def warm_up(self) -> None:
         """Run twice on an empty input: engines plan and allocate in their first runs."""
@@ -40,13 +62,17 @@ class Level:
 
 @dataclass
 class Work:
-    """One frame on its way: which model and buffers it uses (``inputs`` of its ``slot``), and what came out so far."""
+    """One frame on its way: which model and buffers it uses (``inputs`` of its ``slot``), and what came out so far.
+
+    ``seconds`` is how far back the model looks where it takes clips.
+    """
 
     frame: Frame
     trace: Trace
     level: Level
     slot: int
     waiting_since_s: float = 0.0
+    seconds: float | None = None
     inputs: list[Array] = field(default_factory=list)
     outputs: list[list[Array]] = field(default_factory=list)
     result: Any = None
@@ -79,4 +105,4 @@ def _load(folder: str, *, threads: int | None, score: float | None) -> Level:
         subject = replace(subject, spec=replace(subject.spec, score_threshold=score))
         model = replace(model, subject=subject)
     slots = tuple([subject.input_buffer()] for _ in range(BUFFERS))
-    return Level(Path(folder).name, model, slots)
+    return Level(Path(folder).name, model, slots, subject.window())

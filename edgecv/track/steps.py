@@ -87,4 +87,5 @@ def answer(found: Detections, rows: Ints, ids: Ints, boxes: Floats64 | None = No
         None if found.embeddings is None else found.embeddings[rows],
         found.skeleton,
         tuple(found.second[row] for row in rows) if found.second else (),
+        tuple(found.masks[row] for row in rows) if found.masks else (),
     )

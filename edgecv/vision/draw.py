@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
+from edgecv.core.masks import ObjectMask
 from edgecv.core.results import Classification, Detections, Poses, label_of
 from edgecv.vision.image import Image
 from edgecv.vision.letters import Words
@@ -21,6 +22,7 @@ _PALETTE: tuple[Color, ...] = (
     (0, 111, 255), (157, 157, 36), (99, 30, 233), (36, 157, 158), (180, 92, 63), (61, 199, 205),
 )  # fmt: skip
 _KEYPOINT_SCORE = 0.2
+_TINT = 0.45
 
 
 @runtime_checkable
@@ -93,7 +95,8 @@ def _detections(image: Image, found: Detections, scale: float) -> None:
         track = None if found.track_ids is None else int(found.track_ids[row])
         index = int(found.class_ids[row])
         color = color_of(index if track is None else track)
-        cv2.rectangle(image, corners[0], corners[1], color, thick, cv2.LINE_AA)
+        if not (found.masks and _mask(image, found.masks[row], color, thick)):
+            cv2.rectangle(image, corners[0], corners[1], color, thick, cv2.LINE_AA)
         if found.keypoints is not None:
             _skeleton(image, found.keypoints[row], found.skeleton, color, scale)
         words = f"{label_of(found.labels, index)} {found.scores[row]:.2f}"
@@ -105,6 +108,19 @@ def _detections(image: Image, found: Detections, scale: float) -> None:
         put_text(image, words, (corners[0][0], corners[0][1] - 3), scale * 0.9, color)
         if isinstance(second, Poses):
             _poses(image, second, scale)
+
+
+def _mask(image: Image, mask: ObjectMask, color: Color, thick: int) -> bool:
+    """Tint an object's pixels and draw the line around them; False where there are none in a picture of this size."""
+    if mask.picture != image.shape[:2] or mask.width == 0:
+        return False
+    part = image[mask.top : mask.top + mask.height, mask.left : mask.left + mask.width]
+    bits = mask.bits().view(np.uint8)
+    tinted = cv2.addWeighted(part, 1 - _TINT, np.full_like(part, color), _TINT, 0)
+    cv2.copyTo(tinted, bits, part)
+    outlines, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, outlines, -1, color, thick, cv2.LINE_AA, offset=(mask.left, mask.top))
+    return True
 
 
 def _poses(image: Image, found: Poses, scale: float) -> None:

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecv.core.contract import InputContract
-from edgecv.core.tensor import Array, FloatArray, TensorSpec
+from edgecv.core.tensor import Array, FloatArray, Layout, TensorSpec
 from edgecv.errors import DataError, ModelError
 
 Image = npt.NDArray[np.uint8]
+
+_LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
+_CLIP_LAYOUTS: tuple[Layout, ...] = (*_LAYOUTS, "NTCHW", "NCTHW", "NTHWC")
 
 # The plain INTER_LINEAR and INTER_NEAREST differ between processors (vendor libraries take over) and
 # INTER_NEAREST does not sample at pixel centres.
@@ -157,11 +160,14 @@ def fill_input(pixels: Image, contract: InputContract, spec: TensorSpec, out: Ar
 def preprocess(image: Image, contract: InputContract, *, layout: Literal["NCHW", "NHWC"] = "NCHW") -> FloatArray:
     """Picture -> float32 network input `(C, h, w)`, or `(h, w, C)` for ``layout="NHWC"``, without batch axis.
 
-    ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray. See `InputContract` for the order of the steps.
+    ``image`` is uint8, `(H, W, 3)` BGR or `(H, W)` gray. See `InputContract` for the order of the steps. Where the
+    contract asks for clips it is one, `(T, H, W, 3)`, and the frames' channels follow each other: `(T * C, h, w)`.
 
     Raises:
         DataError: the picture is of another type or shape, or empty.
     """
+    if contract.clip is not None:
+        return _preprocess_clip(image, contract, layout)
     spec = input_spec(contract, layout=layout)
     out = np.empty(spec.shape, dtype=np.float32)
     fill_input(fit_image(image, contract), contract, spec, out)
@@ -169,9 +175,18 @@ def preprocess(image: Image, contract: InputContract, *, layout: Literal["NCHW",
     return result
 
 
-def input_spec(contract: InputContract, *, layout: Literal["NCHW", "NHWC"] = "NCHW") -> TensorSpec:
+def _preprocess_clip(image: Image, contract: InputContract, layout: Literal["NCHW", "NHWC"]) -> FloatArray:
+    from edgecv.vision.clips import check_clip
+
+    assert contract.clip is not None
+    check_clip(image, contract.clip)
+    frames = [preprocess(frame, contract.still, layout=layout) for frame in image]
+    return np.concatenate(frames, axis=0 if layout == "NCHW" else 2)
+
+
+def input_spec(contract: InputContract, *, layout: Layout = "NCHW") -> TensorSpec:
     """The float32 network input, batch 1, that the contract describes."""
-    return TensorSpec("input", _shape(contract, layout), "float32", layout)
+    return TensorSpec("input", input_shape(contract, layout), "float32", layout)
 
 
 def input_problems(contract: InputContract, inputs: tuple[TensorSpec, ...]) -> list[str]:
@@ -181,13 +196,15 @@ def input_problems(contract: InputContract, inputs: tuple[TensorSpec, ...]) -> l
             f"the model has {len(inputs)} inputs ({', '.join(spec.name for spec in inputs)}); exactly one is allowed"
         ]
     spec = inputs[0]
-    if spec.layout not in ("NCHW", "NHWC"):
-        return [f"input {spec.name!r} has layout {spec.layout}; allowed are NCHW and NHWC"]
-    wanted = _shape(contract, spec.layout)
+    allowed = _LAYOUTS if contract.clip is None else _CLIP_LAYOUTS
+    if spec.layout not in allowed:
+        return [f"input {spec.name!r} has layout {spec.layout}; allowed are {', '.join(allowed)}"]
+    wanted = input_shape(contract, spec.layout)
     if spec.shape != wanted:
+        clip = "" if contract.clip is None else f", clip of {contract.clip.frames} frames"
         return [
             f"input {spec.name!r} has shape {spec.shape} ({spec.layout}); the input contract "
-            f"(size {list(contract.size)}, color {contract.color}) needs {wanted}"
+            f"(size {list(contract.size)}, color {contract.color}{clip}) needs {wanted}"
         ]
     return []
 
@@ -233,9 +250,18 @@ def _place(picture: Image, place: Geometry, pad_value: int) -> Image:
     return padded
 
 
-def _shape(contract: InputContract, layout: str) -> tuple[int, ...]:
-    height, width = contract.size
-    return (1, contract.channels, height, width) if layout == "NCHW" else (1, height, width, contract.channels)
+def input_shape(contract: InputContract, layout: Layout) -> tuple[int, ...]:
+    """The shape of the network's input, batch 1, in a ``layout`` of pictures or clips."""
+    (height, width), channels = contract.size, contract.channels
+    frames = 1 if contract.clip is None else contract.clip.frames
+    shapes: dict[Layout, tuple[int, ...]] = {
+        "NCHW": (1, contract.planes, height, width),
+        "NHWC": (1, height, width, contract.planes),
+        "NTCHW": (1, frames, channels, height, width),
+        "NCTHW": (1, channels, frames, height, width),
+        "NTHWC": (1, frames, height, width, channels),
+    }
+    return shapes[layout]
 
 
 def check_image(image: Image) -> None:

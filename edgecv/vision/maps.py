@@ -104,6 +104,28 @@ def plane_to_picture(plane: FloatArray, place: Geometry) -> FloatArray:
     return wide
 
 
+def picture_lines(
+    counts: tuple[int, ...], place: Geometry, window: tuple[int, int, int, int]
+) -> tuple[_Floats, _Floats]:
+    """Where the centres of the rows and columns of ``window`` (x1, y1, x2, y2 in whole pixels of the picture) lie on a
+    grid of ``counts`` (h, w) places over the network's input; 0 is the centre of the first place."""
+    (rows, _), (columns, _) = _lines(counts, place)
+    return rows[window[1] : window[3]], columns[window[0] : window[2]]
+
+
+def sampled(plane: FloatArray, rows: _Floats, columns: _Floats) -> FloatArray:
+    """Values of a grid ``plane`` `(h, w)` at fractional ``rows`` `(H,)` and ``columns`` `(W,)`, linear, `(H, W)`.
+
+    Beyond the first and last place its value goes on.
+    """
+    (tops, below, down), (lefts, right, across) = (
+        _corners(line, count) for line, count in ((rows, plane.shape[0]), (columns, plane.shape[1]))
+    )
+    high = plane[tops] + (plane[below] - plane[tops]) * down[:, None]
+    wide: FloatArray = high[:, lefts] + (high[:, right] - high[:, lefts]) * across
+    return wide
+
+
 def _is_picture(shape: tuple[int, ...], place: Geometry) -> bool:
     return shape == place.picture == place.resized == place.size
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from edgecv.core.contract import InputContract
 from edgecv.core.tensor import Array, TensorSpec
+from edgecv.vision.clips import check_clip, frame_spec, frame_views
 from edgecv.vision.image import (
     FILTERS,
     Geometry,
@@ -78,17 +79,35 @@ class Preprocessor:
         self._shortcut: _Shortcut | None = None
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._ready: dict[int, _Buffer] = {}
+        self._frames: tuple[Preprocessor, Array] | None = None
 
     def into(self, image: Image, out: Array) -> Geometry:
         """Fill ``out``, C-contiguous with the model's input shape, batch 1; where the picture lies in it.
 
-        ``image`` is uint8 `(H, W, 3)` BGR or `(H, W)` gray, of any size, and is not changed.
+        ``image`` is uint8 `(H, W, 3)` BGR or `(H, W)` gray, of any size, and is not changed; where the contract asks
+        for clips, a clip `(T, H, W, 3)`.
 
         Raises:
             DataError: the picture is of another type or shape, or empty.
             ModelError: ``out`` does not fit the model's input, or the input not the contract.
         """
+        if self._contract.clip is not None:
+            return self._clip_into(image, out)
         return self.fill(self.fit(image), out)
+
+    def _clip_into(self, image: Image, out: Array) -> Geometry:
+        contract, spec = self._contract, self._spec
+        assert contract.clip is not None
+        check_clip(image, contract.clip)
+        check_buffer(contract, spec, out)
+        if self._frames is None:
+            one = frame_spec(spec, contract)
+            self._frames = Preprocessor(contract.still, one), np.zeros(one.shape, dtype=one.dtype)
+        prepare, scratch = self._frames
+        for frame, view in zip(image, frame_views(out, spec.layout, contract.clip.frames), strict=True):
+            place = prepare.into(frame, scratch)
+            view[...] = scratch[0]
+        return place
 
     def fit(self, image: Image) -> Fitted:
         """The first half of `into`: the picture in the network's size, good until the next call.

@@ -37,12 +37,37 @@ NETS = {
     "classification": Small(FamilySpec("classification", tuple("abcdef")), "vector 6"),
     "embedding": Small(FamilySpec("embedding", ("person",)), "vector 12"),
     "detection": Small(FamilySpec("detection", ("a", "b"), head="fastestdet", score_threshold=0.05), "cells 7"),
+    "instance": Small(FamilySpec("instance", ("a", "b"), head="prototypes", score_threshold=0.05), "masks 2"),
     "pose": Small(FamilySpec("pose", ("person",), head="heatmap"), "planes 5"),
     "segmentation": Small(FamilySpec("segmentation", ("ground", "a", "b")), "planes 3"),
+    "video": Small(FamilySpec("video", tuple("abcdef")), "vector 6"),
     "depth": Small(FamilySpec("depth", ("depth",)), "positive 1"),
     "text": Small(FamilySpec("text", (*"0123", "-"), head="ctc"), "columns 5"),
+    "text-detection": Small(FamilySpec("text-detection", ("text",)), "planes 2"),
+    "anomaly": Small(FamilySpec("anomaly", ("defect",)), "planes 1"),
     "restoration": Small(FamilySpec("restoration", ("picture",)), "picture 3"),
 }
+
+
+def masks(classes: int) -> Any:
+    """Rows of boxes, scores and four coefficients, and four prototypes."""
+    import torch
+    from torch import nn
+
+    class Masks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sides, self.classes = nn.Conv2d(16, 2, 1), nn.Conv2d(16, classes, 1)
+            self.coefficients, self.prototypes = nn.Conv2d(16, 4, 1), nn.Conv2d(16, 4, 1)
+            rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+            self.register_buffer("centres", torch.stack([columns, rows])[None] * 4.0 + 2.0)
+
+        def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            sizes = self.sides(features).sigmoid() + 3.0  # boxes do not meet: suppression would turn on a last bit
+            parts = [self.centres, sizes, self.classes(features).sigmoid(), self.coefficients(features)]
+            return torch.cat(parts, dim=1).flatten(2), self.prototypes(features)
+
+    return Masks()
 
 
 def network(small: Small) -> Any:
@@ -57,6 +82,7 @@ def network(small: Small) -> Any:
     tails: dict[str, list[nn.Module]] = {
         "vector": [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, outputs)],
         "cells": [nn.Conv2d(16, outputs, 1)],
+        "masks": [masks(outputs)],
         "planes": [nn.Conv2d(16, outputs, 1)],
         "positive": [nn.Conv2d(16, outputs, 1), nn.ReLU()],
         "columns": [nn.Conv2d(16, outputs, 1), nn.AvgPool2d((8, 1)), nn.Flatten(2)],
@@ -83,6 +109,7 @@ def shown(name: str, small: Small, folder: Path) -> dict[str, str]:
     """What each engine does with the int8 network of a family."""
     import torch
 
+    from edgecv.optimize.distill import tensors_of
     from edgecv.optimize.export import save_program, write_onnx
     from edgecv.optimize.ptq import quantize_ptq
     from edgecv.vision.image import preprocess
@@ -100,7 +127,7 @@ def shown(name: str, small: Small, folder: Path) -> dict[str, str]:
     write_onnx(made.program, folder / "model.onnx")
     graph = made.program.module()
     with torch.no_grad():
-        wanted = [graph(torch.from_numpy(item)).numpy() for item in inputs]
+        wanted = [[part.numpy() for part in tensors_of(graph(torch.from_numpy(item)))] for item in inputs]
     found = {}
     for engine in ENGINES:
         out = folder / engine
@@ -117,7 +144,7 @@ def shown(name: str, small: Small, folder: Path) -> dict[str, str]:
         family, same = families.get(name), 0
         for picture, answer in zip(pictures(), wanted, strict=True):
             result = model.decode(model.run(picture, model.input_buffer()), picture=(SIZE, SIZE))
-            same += family.agree(result, family.decode([answer], small.spec, CONTRACT, picture=(SIZE, SIZE)))
+            same += family.agree(result, family.decode(answer, small.spec, CONTRACT, picture=(SIZE, SIZE)))
         loaded.close()
         assert same >= 11, f"{name} on {engine}: {same} of 12 answers are those of the quantised graph"
         found[engine] = "measured"

@@ -56,7 +56,7 @@ def test_options_beside_data_count_too(scenes: Path, capsys: pytest.CaptureFixtu
         ("coco:", "imagefolder:FOLDER, csv:FILE, coco:FILE"),
         ("nothing:x", "coco:FILE"),
         ("imagefolder:x,only=a", "kind imagefolder takes no only: coco"),
-        ("sklearn-digits:half", "the split of sklearn-digits is train, test or all"),
+        ("sklearn-digits:half", "the split is train, test or all"),
     ],
 )
 def test_what_is_no_data_is_refused(data: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,6 +134,7 @@ def test_unknown_heads() -> None:
 def test_every_head_says_what_it_is_and_its_defaults_fit() -> None:
     assert set(HEADS) == {
         "yolo-anchor", "yolox", "yolo", "yolo-end2end", "ssd", "ssd-tflite", "fastestdet", "ultraface", "yunet", "detr",
+        "retinanet", "fcos", "rcnn",
     }  # fmt: skip
     for name, head in HEADS.items():
         assert head.what, name
@@ -277,6 +278,11 @@ def test_average_precision_by_hand() -> None:
     assert figures.extras["ap50"] == pytest.approx(1.0)
     assert figures.extras["ap75"] == pytest.approx(1.0)
     assert figures.extras["ar100"] == pytest.approx(0.7 + 0.3 * 0.5)
+    assert figures.extras["ar1"] == pytest.approx(0.5)
+    assert figures.extras["ar10"] == figures.extras["ar100"]
+    assert figures.extras["ap_small"] == pytest.approx(figures.value)
+    assert "ap_medium" not in figures.extras  # there is nothing of this size
+    assert "ap_large" not in figures.extras
     assert figures.per_sample == (1.0,)
     fifty = detection.metric(spec_of(), "ap50")
     fifty.update(objects((0, 0, 0.5, 0), (90, 0, 0.6, 0)), truth)
@@ -367,8 +373,8 @@ def test_truths_are_checked() -> None:
 
 
 def test_loss_says_what_to_do() -> None:
-    with pytest.raises(ModelError, match=r"head 'yolo'.*set distill: 1.0"):
-        detection.loss(None, None, spec_of(), label_smoothing=0.0)
+    with pytest.raises(ModelError, match=r"head 'yunet'.*set distill: 1.0"):
+        detection.loss(None, [], spec_of("yunet"), label_smoothing=0.0)
 
 
 def test_protected_are_all_heads() -> None:

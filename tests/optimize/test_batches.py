@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgecv.core.protocols import Sample
+from edgecv.core.results import DetectionTruth
 from edgecv.errors import DataError
 from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
 from edgecv.vision.image import preprocess
@@ -96,6 +97,29 @@ def test_augmentation_moves_by_an_eighth_and_changes_each_epoch(augment: str) ->
         if augment == "crop-flip":
             windows += [window[:, ::-1] for window in windows]
         assert any(np.array_equal(picture, window) for window in windows)
+
+
+def test_boxes_move_with_their_picture() -> None:
+    """A bright block on black: wherever augmentation moves it, its box is where it is."""
+
+    class Blocks(TinyReader):
+        def __getitem__(self, index: int) -> Sample:
+            image = np.zeros((16, 16), np.uint8)
+            image[4:10, 6:12] = 255
+            truth = DetectionTruth(np.array([[6, 4, 12, 10]], np.float32), np.zeros(1, np.int64))
+            return dataclasses.replace(super().__getitem__(index), image=image, truth=truth)
+
+    contract = dataclasses.replace(CONTRACT, size=(16, 16))
+    batches = make_batches(Blocks(8), contract, batch_size=4, shuffle_seed=0, augment="crop-flip")
+    seen = set()
+    for inputs, truths in (batch for epoch in range(3) for batch in batches(epoch)):
+        for picture, truth in zip(inputs, truths, strict=True):
+            rows, columns = np.nonzero(picture[0] == picture.max())
+            wanted = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            assert tuple(truth.boxes[0]) == wanted
+            assert truth.size == (16, 16)
+            seen.add(wanted)
+    assert len(seen) > 5
 
 
 def test_processes_share_an_epoch_evenly() -> None:

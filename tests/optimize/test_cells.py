@@ -41,6 +41,12 @@ def shapes_of(head: str) -> tuple[list[tuple[int, ...]], dict[str, Any], FamilyS
     elif head == "ssd":
         options, more = SMALL_SSD, {"background": True}
         shapes = [(1, 18, 4), (1, 18, classes + 1)]
+    elif head == "retinanet":
+        options = {"strides": [8], "sizes": [[8]], "aspect_ratios": [1.0], "multi_label": False}
+        shapes = [(1, 16, 4), (1, 16, classes)]
+    elif head == "fcos":
+        options = {"strides": [8], "multi_label": False}
+        shapes = [(1, 16, 4), (1, 16, classes), (1, 16, 1)]
     elif head == "ultraface":
         shapes = [(1, CELLS, classes + 1), (1, CELLS, 4)]
     elif head == "detr":
@@ -76,10 +82,11 @@ def test_scores_and_shapes_of_boxes_are_the_decoders(head: str) -> None:
     best = cells.scores[0].max(dim=-1).values.numpy()
     if cells.objectness is not None:
         other = cells.objectness[0].numpy()
-        powers = {"fastestdet": (0.4, 0.6), "yunet": (0.5, 0.5)}.get(head, (1.0, 1.0))
+        powers = {"fastestdet": (0.4, 0.6), "yunet": (0.5, 0.5), "fcos": (0.5, 0.5)}.get(head, (1.0, 1.0))
         best = best ** powers[0] * other ** powers[1]
     assert np.allclose(np.sort(found.scores), np.sort(best), atol=1e-5)
-    if head != "ssd":  # its priors are not square: the axes have a unit each
+    # The priors of an SSD are not square: the axes have a unit each. torchvision's heads cut boxes at the edges.
+    if head not in ("ssd", "retinanet", "fcos"):
         order, rows = np.argsort(found.scores), np.argsort(best)
         assert np.allclose(overlaps(found.boxes[order]), overlaps(cells.boxes[0].numpy()[rows]), rtol=1e-3)
 
@@ -121,4 +128,4 @@ def test_a_shape_that_does_not_fit_is_named() -> None:
 
 
 def test_heads_without_cells_of_their_own_are_the_sorted_ones() -> None:
-    assert set(families.detection.HEAD_NAMES) - set(CELL_HEADS) == {"yolo-end2end", "ssd-tflite"}
+    assert set(families.detection.HEAD_NAMES) - set(CELL_HEADS) == {"yolo-end2end", "ssd-tflite", "rcnn"}

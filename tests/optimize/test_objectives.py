@@ -13,7 +13,7 @@ from edgecv.optimize.training import TrainPlan, fit
 
 from .tiny_reader import CONTRACT, FAMILY, tiny_net
 
-DETECTION = FamilySpec("detection", ("a",), head="yolox")
+DETECTION = FamilySpec("detection", ("a",), head="yolo-anchor")
 NOTHING = [None] * 4
 
 
@@ -40,7 +40,7 @@ def test_so_does_a_classifier_on_pictures_without_labels() -> None:
 
 
 def test_nothing_to_learn_from_is_refused() -> None:
-    with pytest.raises(ModelError, match="detection, head yolox, has no loss on labels and distill is 0"):
+    with pytest.raises(ModelError, match="detection, head yolo-anchor, has no loss on labels and distill is 0"):
         train_objective(DETECTION, CONTRACT, NOTHING, teacher=nn.Identity(), distill=0.0)
     with pytest.raises(ModelError, match=r"distill is 0\.5 and there is no teacher"):
         train_objective(FAMILY, CONTRACT, [0], teacher=None, distill=0.5)

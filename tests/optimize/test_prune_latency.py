@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 from torch import nn
 
 from edgecv.core.contract import InputContract
@@ -21,9 +26,11 @@ from edgecv.optimize.prune_graph import Prunable
 from edgecv.optimize.prune_latency import LatencyGoal, LatencyPlanner, allowed_widths, fitted_counts
 from edgecv.optimize.prune_layers import LayerShape, NetLayer
 from edgecv.optimize.prune_plan import Limits, Scored
+from edgecv.optimize.prune_rounds import outputs_apart
 
 from .test_latency_table import Blocks, blocks, host
 
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TEN = FamilySpec(kind="classification", labels=tuple("abcdefghij"))
 GRAY = InputContract(size=(32, 32), color="gray", mean=(0.0,), std=(1.0,))
 SLOW = LayerShape("conv", 64, 64, (32, 32), (3, 3), (1, 1), (1, 1))
@@ -152,6 +159,33 @@ def test_what_cannot_be_done_is_explained(step: Prune, said: str) -> None:
 
 
 @pytest.mark.build
+@pytest.mark.parametrize("speedup", [1.4, 2.0])
+def test_a_cut_by_latency_never_changes_the_outputs_more_than_an_even_one(speedup: float) -> None:
+    """At 1.4 the sum of the channels' importance is a bad guess: the even cut does less harm, and is taken."""
+    scans = load_digits()
+    pictures = np.stack([cv2.resize(item.astype(np.float32) / 16, (32, 32))[None] for item in scans.images[:64]])
+    network = digits_cnn()
+    network.load_state_dict(load_file(RECIPES / "classification/digits.safetensors"))
+
+    def batches() -> Any:
+        return iter([(pictures, scans.target[:64].astype(np.int64))])
+
+    found = {}
+    for scope in ("global", "uniform"):
+        result = prune(
+            network,
+            step=Prune(speedup=speedup, by="latency", scope=scope, round_to=4, max_layer_ratio=0.9, repair=False),
+            contract=GRAY,
+            family=TEN,
+            batches=batches,
+            goal=LatencyGoal("made-up", Whole()),
+        )
+        assert result.latency is not None
+        assert result.latency.met
+        found[scope] = outputs_apart(network.eval(), result.module, batches)
+    assert found["global"] <= found["uniform"] * (1 + 1e-6)
+
+
 def test_a_real_engine_gets_faster() -> None:
     meter = EngineProbe(host("onnxruntime"))
     result = prune(

@@ -134,3 +134,14 @@ def test_persons_are_cut_out_in_the_shape_of_the_input(crop: float, resize: str,
 
 def test_only_keypoints_are_cut_out() -> None:
     assert [where for where, _ in data_problems(DataSpec("coco", path="x.json", crop=0.75))] == [("crop",)]
+
+
+def test_clips_are_for_networks_that_take_them() -> None:
+    def found(kind: str, **more: object) -> list[str]:
+        plain = {"model": {"input": {"size": [8, 8], **more}}, "family": {"kind": kind, "labels": ["a", "b"]}}
+        return [message for where, message in broken_rules(plain) if where == ("model", "input", "clip")]
+
+    clip = {"frames": 8, "fps": 8.0}
+    assert found("video", clip=clip) == found("classification") == []
+    assert "video needs the frames" in found("video")[0]
+    assert "classification looks at one picture" in found("classification", clip=clip)[0]

@@ -44,6 +44,21 @@ def test_a_family_without_a_loss_needs_its_teacher(step: dict[str, Any]) -> None
     assert "distill: 1.0" in message
 
 
+def test_detectors_whose_head_has_a_loss_learn_from_boxes() -> None:
+    def found(head: str, step: dict[str, Any], train: dict[str, Any]) -> dict[Any, str]:
+        recipe = plain("detection", step, train)
+        recipe["family"]["head"] = head
+        return dict(broken_rules(recipe))
+
+    alone = {"finetune": {"epochs": 1}}
+    assert found("yolo", alone, COCO) == {}
+    assert found("yolo", FINETUNE, PICTURES) == {}
+    assert "every step that trains has distill: 1.0" in found("yolo", alone, PICTURES)["data", "train", "kind"]
+    assert found("detr", {"quantize": {"method": "qat"}}, PICTURES) == {}
+    message = found("detr", alone, COCO)["steps", 0, "finetune"]
+    assert "detection, head detr, learns from the original network alone" in message
+
+
 def test_classifiers_learn_from_pictures_without_labels_where_the_teacher_is_all() -> None:
     assert broken_rules(plain("classification", FINETUNE, PICTURES)) == []
     for step in (

@@ -41,7 +41,8 @@ def test_a_recipe_of_each_family_loads(family: str, tmp_path: Path) -> None:
     assert recipe.family.kind == family
     assert recipe.data.eval.kind in FAMILY_KINDS[recipe.family.kind].data
     assert isinstance(recipe.data.calibration, CalibrationSpec)
-    assert recipe.data.calibration.source.kind == "images"
+    clips = FAMILY_KINDS[recipe.family.kind].clips
+    assert recipe.data.calibration.source.kind == (recipe.data.eval.kind if clips else "images")
     assert recipe.budgets.accuracy is not None
     assert recipe.budgets.accuracy.metric == families.get(family).METRICS[0]
     assert "finetune" not in text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgecv.families.heads import pairs, ssd, yolo, yunet
+from edgecv.families.heads import pairs, rcnn, retinanet, ssd, yolo, yunet
 from edgecv.families.heads.common import Head
 
-HEADS: dict[str, Head] = {**yolo.HEADS, **ssd.HEADS, **pairs.HEADS, **yunet.HEADS}
+HEADS: dict[str, Head] = {**yolo.HEADS, **ssd.HEADS, **retinanet.HEADS, **pairs.HEADS, **yunet.HEADS, **rcnn.HEADS}
 """What `FamilySpec.head` of a detector can name."""

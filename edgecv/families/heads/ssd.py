@@ -13,6 +13,7 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import FloatArray
 from edgecv.errors import ModelError
+from edgecv.families.heads.anchors import frozen, inside, moved
 from edgecv.families.heads.common import (
     MULTI_LABEL,
     Candidates,
@@ -21,7 +22,6 @@ from edgecv.families.heads.common import (
     Shape,
     best_scores,
     check_scores,
-    growth,
     is_count,
     is_list,
     is_number,
@@ -63,6 +63,14 @@ SSD_OPTIONS = {
     "variances": Option(
         (0.1, 0.2), lambda value: is_list(value, _is_positive, length=2), "two numbers above 0: of centres and of sizes"
     ),
+    "steps": Option(
+        None,
+        lambda value: value is None or is_list(value, _is_positive),
+        "null (cells fill the input), or a list of each map's distance of cells in pixels",
+    ),
+    "clip_boxes": Option(
+        False, lambda value: isinstance(value, bool), "true or false: whether boxes are cut before they are compared"
+    ),
     "multi_label": MULTI_LABEL,
 }
 
@@ -96,6 +104,9 @@ def _ssd_problems(spec: FamilySpec, shapes: Sequence[Shape]) -> list[str]:
             f"head 'ssd' has {len(maps)} feature_maps, {len(scales)} scales and {len(ratios)} aspect_ratios; "
             f"{len(maps)} maps need {len(maps) + 1} scales and {len(maps)} lists of ratios"
         ]
+    steps = setting(SSD_OPTIONS, spec, "steps")
+    if steps is not None and len(steps) != len(maps):
+        return [f"head 'ssd' has {len(maps)} feature_maps and {len(steps)} steps; give one step for each map"]
     priors, columns = _prior_count(spec), _columns(spec)
     wanted = f"(1, {priors}, 4) and (1, {priors}, {columns})"
     fitting = [shape for shape in shapes if math.prod(shape) in (priors * 4, priors * columns)]
@@ -109,18 +120,19 @@ def _ssd_problems(spec: FamilySpec, shapes: Sequence[Shape]) -> list[str]:
 
 def _ssd_decode(outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputContract) -> Candidates:
     offsets, values = pair_of(outputs, _columns(spec), boxes_first=True)
-    grid = _frozen(setting(SSD_OPTIONS, spec, "feature_maps")), _frozen(setting(SSD_OPTIONS, spec, "aspect_ratios"))
-    clip = setting(SSD_OPTIONS, spec, "clip")
-    anchors = priors(grid[0], _frozen(setting(SSD_OPTIONS, spec, "scales")), grid[1], clip)
+    maps, scales, ratios = (
+        frozen(setting(SSD_OPTIONS, spec, name)) for name in ("feature_maps", "scales", "aspect_ratios")
+    )
+    steps = setting(SSD_OPTIONS, spec, "steps")
+    cells = None if steps is None else tuple((contract.size[0] / step, contract.size[1] / step) for step in steps)
+    anchors = priors(maps, scales, ratios, setting(SSD_OPTIONS, spec, "clip"), cells)
     if len(anchors) != len(offsets):
         raise ModelError(f"the model gave {len(offsets)} boxes; the head's options make {len(anchors)} priors")
     rows, ids, scores = _class_scores(values, spec)
-    chosen, anchor = offsets[rows], anchors[rows]
     centre, size = setting(SSD_OPTIONS, spec, "variances")
-    placed = np.empty_like(chosen)
-    placed[:, :2] = anchor[:, :2] + chosen[:, :2] * np.float32(centre) * anchor[:, 2:]
-    placed[:, 2:] = anchor[:, 2:] * growth(chosen[:, 2:] * np.float32(size))
-    return Candidates(to_corners(to_pixels(placed, contract)), scores, ids)
+    placed = moved(anchors[rows], offsets[rows], centre=centre, side=size)
+    boxes = to_corners(to_pixels(placed, contract))
+    return Candidates(inside(boxes, contract) if setting(SSD_OPTIONS, spec, "clip_boxes") else boxes, scores, ids)
 
 
 def _class_scores(values: FloatArray, spec: FamilySpec) -> tuple[Any, Any, FloatArray]:
@@ -138,23 +150,20 @@ def _class_scores(values: FloatArray, spec: FamilySpec) -> tuple[Any, Any, Float
     return gap[inner], ids, scores
 
 
-def _frozen(value: Any) -> Any:
-    """Lists as tuples, so that they can be a key."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
-
-
 @lru_cache(maxsize=8)
 def priors(
     feature_maps: tuple[tuple[int, int], ...],
     scales: tuple[float, ...],
     aspect_ratios: tuple[tuple[float, ...], ...],
     clip: bool,
+    cells: tuple[tuple[float, float], ...] | None = None,
 ) -> FloatArray:
     """Prior boxes `(P, 4)` float32 as centre x, centre y, width, height, in shares of the input's sides.
 
     For each map and cell, row by row: a square of the map's scale, one of the geometric mean with the next
     map's scale, then for each ratio r one of r and one of 1 / r (W. Liu et al., "SSD", 2016). With ``clip``
-    widths and heights are at most 1.
+    widths and heights are at most 1. ``cells`` says how many cells of each map fill the input's height and width,
+    where that is not the size of the map.
     """
     parts = []
     for index, (high, wide) in enumerate(feature_maps):
@@ -168,7 +177,8 @@ def priors(
         if clip:
             shapes = shapes.clip(0, 1)
         y, x = np.divmod(np.arange(high * wide), wide)
-        centres = np.stack([(x + 0.5) / wide, (y + 0.5) / high], axis=1)
+        down, across = (high, wide) if cells is None else cells[index]
+        centres = np.stack([(x + 0.5) / across, (y + 0.5) / down], axis=1)
         parts.append(np.concatenate([centres.repeat(len(sizes), axis=0), np.tile(shapes, (high * wide, 1))], axis=1))
     boxes: FloatArray = np.concatenate(parts).astype(np.float32)
     boxes.setflags(write=False)  # shared by all callers

@@ -70,6 +70,8 @@ YOLO_OPTIONS = {
     "reg_max": Option(16, is_count, "a whole number of at least 1"),
     "normalized": NORMALIZED,
     "multi_label": MULTI_LABEL,
+    # How training on labels chooses the cells of an object: some, or one alone (what an end-to-end network needs).
+    "assign": Option("many", lambda value: value in ("many", "one"), "many or one"),
 }
 END2END_OPTIONS = {"normalized": NORMALIZED}
 FASTEST_OPTIONS = {"multi_label": MULTI_LABEL}

@@ -42,7 +42,7 @@ def import_onnx(path: Path, contract: InputContract) -> GraphModule:
     restore_modules(module)
     module.eval()
     height, width = contract.size
-    pictures = sample(contract, (_BATCH, contract.channels, height, width))
+    pictures = sample(contract, (_BATCH, contract.planes, height, width))
     check_same(file, module, pictures[:1])
     note = note or batch_problem(module, pictures)
     if note:

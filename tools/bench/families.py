@@ -1,0 +1,182 @@
+"""Every model family on the engines of this machine: float and int8 by the family's own metric, sizes, times.
+
+Each row is a recipe that is run as `edgecv optimize` runs it. Unless ``--whole`` is given its steps are only those that
+make int8 (and ``fit``, without which an anomaly network knows nothing), with the repair ladder (``repair: ptq``): what
+is lost is then what int8 costs, not what pruning costs. Recipes without data of their own run on made-up scenes; with
+EDGECV_TEST_DATA those on real pictures follow. What cannot be measured on a busy machine is said in its note.
+Absolute times belong to this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgecv import cli
+from edgecv.core.kinds import metric_unit
+from edgecv.errors import EdgecvError
+from edgecv.report.schema import ArtifactFigures, Report
+from edgecv.report.schema_io import read_report
+
+RECIPES = Path(__file__).resolve().parent.parent.parent / "recipes"
+ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
+ENOUGH = 0.01
+"""An int8 loss of so much of a metric from 0 to 1 is allowed."""
+ENOUGH_DB = 0.2
+MADE_UP = (
+    "classification/digits",
+    "detection/scenes-yolo",
+    "segmentation/scenes-unet",
+    "instance/scenes-yoloseg",
+    "pose/scenes-pose",
+    "depth/scenes-depth",
+    "text/scenes-textdet",
+    "text/scenes-words",
+    "anomaly/scenes-patchcore",
+    "anomaly/scenes-student",
+    "video/scenes-motions",
+)
+REAL = (
+    "classification/cifar10-resnet20",
+    "detection/yolox-nano",
+    "text/lprnet-plates",
+    "restoration/imdn-rtc-x2",
+)
+KEPT = ("fit", "quantize")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe of the table."""
+
+    path: Path
+    whole: bool
+
+    def words(self, out: Path, cache: Path) -> list[str]:
+        """The command line of its run."""
+        words = ["optimize", str(self.path), "--out", str(out), "--cache", str(cache)]
+        words += ["--set", f"targets=[{', '.join(ENGINES)}]"]
+        if not self.whole:
+            words += ["--set", f"steps={json.dumps(self._steps())}"]
+        return words
+
+    def _steps(self) -> list[dict[str, Any]]:
+        """The recipe's steps without pruning and tuning, with the ladder."""
+        steps = yaml.safe_load(self.path.read_text(encoding="utf-8"))["steps"]
+        kept = [step for step in steps if next(iter(step)) in KEPT]
+        fits = [step for step in kept if "fit" in step][:1]
+        quantize = {**next(step["quantize"] for step in kept if "quantize" in step), "repair": "ptq"}
+        training = ("epochs", "lr", "batch_size", "step_sizes", "distill", "augment", "ema", "freeze")
+        if quantize.get("method") == "qat":
+            quantize = {key: value for key, value in quantize.items() if key not in training} | {"method": "ptq"}
+        return [*fits, {"quantize": quantize}]
+
+
+def run(row: Row, folder: Path) -> tuple[Report | None, float, str]:
+    """The report of a recipe's run, its seconds, and what it said where it failed."""
+    said, started = io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = cli.main(row.words(folder / row.path.stem, folder / "cache"))
+    seconds = time.monotonic() - started
+    try:
+        return read_report(folder / row.path.stem), seconds, f"exit {code}"
+    except (OSError, ValueError, EdgecvError):
+        return None, seconds, f"exit {code}: {said.getvalue().strip().splitlines()[-1:]}"
+
+
+def show(row: Row, report: Report) -> bool:
+    """The rows of one recipe, an engine each; whether int8 costs no more than allowed."""
+    fine = True
+    for target in ENGINES:
+        found: dict[str, ArtifactFigures] = {}
+        found |= {item.role: item for item in report.artifacts if item.target == target}
+        plain, small = _figures(report, found, "float"), found.get("optimized")
+        if small is None or small.accuracy is None or plain is None or plain.accuracy is None:
+            why = small.error if small is not None and small.error else "no figure"
+            print(f"{report.name:18} {target[5:]:12} {why}", flush=True)
+            fine = False
+            continue
+        metric, unit = small.accuracy.metric, metric_unit(small.accuracy.metric)
+        share = unit == "share"
+        lost, allowed = plain.accuracy.value - small.accuracy.value, ENOUGH if share else ENOUGH_DB
+        fine &= lost <= allowed
+        times = 100 if share else 1
+        interval = ""
+        if small.drop is not None and small.drop.interval is not None:
+            ends = small.drop.interval
+            interval = f"[{times * ends.low:6.2f}, {times * ends.high:6.2f}]"
+        print(
+            f"{report.name:18} {target[5:]:12} {metric:10} {times * plain.accuracy.value:7.2f} "
+            f"{times * small.accuracy.value:7.2f} {times * lost:6.2f} {interval:17} "
+            f"{'' if lost <= allowed else 'MISSED':6} {_size(plain)} {_size(small)} {_time(plain)} {_time(small)}",
+            flush=True,
+        )
+    return fine
+
+
+def _figures(report: Report, found: dict[str, ArtifactFigures], role: str) -> ArtifactFigures | None:
+    """The float reference of an engine, which is told once for all targets of its backend."""
+    own = found.get(role)
+    if own is not None or "optimized" not in found:
+        return own
+    backend = found["optimized"].backend
+    return next((item for item in report.artifacts if item.backend == backend and item.role == role), None)
+
+
+def _size(item: ArtifactFigures) -> str:
+    return f"{item.file_bytes / 1e3:7.0f} kB" if item.file_bytes else f"{'':10}"
+
+
+def _time(item: ArtifactFigures) -> str:
+    value = item.latency
+    return f"{value.model.p50_ms:7.2f} ms" if value is not None and value.model.p50_ms else f"{'':10}"
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", help="recipes whose name holds one of these texts")
+    parser.add_argument("--whole", action="store_true", help="the recipes as they stand, with pruning and tuning")
+    parser.add_argument("--out", type=Path, help="keep the runs' artifacts and reports here")
+    options = parser.parse_args()
+    names = list(MADE_UP)
+    data = os.environ.get("EDGECV_TEST_DATA")
+    if data:
+        os.environ.setdefault("EDGECV_DATA", data)
+        names += REAL
+    if options.only:
+        names = [name for name in names if any(text in name for text in options.only)]
+    print(
+        "metrics and losses in points of 100, or dB; the loss is float minus int8 on the same engine, beside the 95 %"
+    )
+    print("interval of the gate; sizes and median times of the engine call: float, int8")
+    missed = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.out or Path(temporary)
+        for name in names:
+            row = Row(RECIPES / f"{name}.yaml", options.whole)
+            report, seconds, outcome = run(row, folder)
+            if report is None:
+                print(f"{name}: {outcome}", flush=True)
+                missed.append(name)
+                continue
+            if not show(row, report):
+                missed.append(name)
+            print(f"  {outcome}, {seconds:.0f} s", flush=True)
+    print(f"within the limit: all but {', '.join(missed)}" if missed else "within the limit: all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
