@@ -87,6 +87,15 @@ def trains(spec: FamilySpec) -> bool:
     return FAMILY_KINDS[spec.kind].loss and (found is None or found(spec))
 
 
+def sorts_rows(spec: FamilySpec) -> bool:
+    """Whether the network puts the rows of its outputs in order itself, best first, so that a row has no fixed meaning.
+
+    A family with such heads has a function of this name.
+    """
+    found: Callable[[FamilySpec], bool] | None = getattr(get(spec.kind), "sorts_rows", None)
+    return found is not None and found(spec)
+
+
 def tiling(spec: FamilySpec, contract: InputContract) -> Tiling | None:
     """How pictures are cut into tiles of the network's size; None where they are resized to it, as in most families.
 

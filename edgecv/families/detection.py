@@ -22,7 +22,19 @@ from edgecv.families.heads.common import Candidates, Head, Ints, Option, flag, i
 from edgecv.vision.boxes import nms, soft_nms, top_k
 from edgecv.vision.image import Geometry, geometry
 
-__all__ = ["HEAD_NAMES", "KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected", "trains"]
+__all__ = [
+    "HEAD_NAMES",
+    "KIND",
+    "METRICS",
+    "agree",
+    "decode",
+    "loss",
+    "metric",
+    "problems",
+    "protected",
+    "sorts_rows",
+    "trains",
+]
 
 KIND = "detection"
 HEAD_NAMES: tuple[str, ...] = tuple(HEADS)
@@ -111,6 +123,11 @@ def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float)
         DataError: the truths do not fit.
     """
     return detection_loss(outputs, truths, spec)
+
+
+def sorts_rows(spec: FamilySpec) -> bool:
+    """Whether the network itself picks and orders what it found, best first."""
+    return spec.head in HEADS and HEADS[spec.head].ranked
 
 
 def protected(module: Any) -> list[str]:

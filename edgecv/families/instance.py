@@ -21,7 +21,19 @@ from edgecv.families.instance_loss import instance_loss, trains
 from edgecv.families.instance_metric import METRICS, MaskPrecision, partners_of
 from edgecv.vision.image import Geometry, geometry
 
-__all__ = ["HEAD_NAMES", "KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected", "trains"]
+__all__ = [
+    "HEAD_NAMES",
+    "KIND",
+    "METRICS",
+    "agree",
+    "decode",
+    "loss",
+    "metric",
+    "problems",
+    "protected",
+    "sorts_rows",
+    "trains",
+]
 
 KIND = "instance"
 HEAD_NAMES: tuple[str, ...] = tuple(HEADS)
@@ -109,6 +121,11 @@ def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float)
         DataError: the truths do not fit.
     """
     return instance_loss(outputs, truths, spec)
+
+
+def sorts_rows(spec: FamilySpec) -> bool:
+    """Whether the network itself picks and orders what it found, best first."""
+    return spec.head == "rois"
 
 
 def protected(module: Any) -> list[str]:

@@ -20,7 +20,19 @@ from edgecv.families.pose_metric import METRIC_OPTIONS, METRICS, KeypointMetric,
 from edgecv.families.pose_truth import COCO_KEYPOINTS
 from edgecv.vision.image import geometry
 
-__all__ = ["HEAD_NAMES", "KIND", "METRICS", "agree", "decode", "loss", "metric", "problems", "protected", "trains"]
+__all__ = [
+    "HEAD_NAMES",
+    "KIND",
+    "METRICS",
+    "agree",
+    "decode",
+    "loss",
+    "metric",
+    "problems",
+    "protected",
+    "sorts_rows",
+    "trains",
+]
 
 KIND = "pose"
 HEAD_NAMES: tuple[str, ...] = tuple(HEADS)
@@ -119,6 +131,11 @@ def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float)
         DataError: the truths do not fit.
     """
     return pose_loss(outputs, truths, spec)
+
+
+def sorts_rows(spec: FamilySpec) -> bool:
+    """Whether the network itself picks and orders what it found, best first."""
+    return spec.head == "rois"
 
 
 def protected(module: Any) -> list[str]:

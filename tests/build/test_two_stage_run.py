@@ -24,8 +24,7 @@ recipe: 1
 name: {kind}
 model:
   source: python:edgecv.models.reference_two_stage:small_two_stage
-  options: {{kind: {kind}, height: 64, width: 96, candidates: 32, proposals: 16, detections: 4}}
-  input: {{size: [64, 96], mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}
+{network}
 {family}
 data:
   eval: {{kind: {data}, split: test, limit: 10}}
@@ -37,6 +36,13 @@ targets: [{targets}]
 budgets: {{accuracy: {{metric: {metric}, max_drop: 0.9}}}}
 measure: {{protocol: smoke}}
 """
+UNTRAINED = """\
+  options: {{kind: {kind}, height: 64, width: 96, candidates: 32, proposals: 16, detections: 4}}
+  input: {{size: [64, 96], mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}"""
+TRAINED = """\
+  options: {{kind: {kind}, height: 128, width: 160, candidates: 64, proposals: 32, detections: 12}}
+  weights: {weights}
+  input: {{size: [128, 160], mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}}"""
 FAMILIES = {
     "faster": "family: {kind: detection, head: rcnn, background: true, labels: [disc, box, triangle, person], "
     "score_threshold: 0.05, iou_threshold: 0.5, max_detections: 10}",
@@ -52,24 +58,32 @@ DATA = {
 ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
 
 
-def built(kind: str, folder: Path, *, targets: str, steps: str = "") -> tuple[Path, Report]:
-    """A finished run of a network with random weights."""
+def built(
+    kind: str, folder: Path, *, targets: str, steps: str = "", weights: Path | None = None
+) -> tuple[Path, Report, int]:
+    """A finished run of a network, with random weights where none are given, and its exit code."""
     data, metric = DATA[kind]
-    text = RECIPE.format(kind=kind, family=FAMILIES[kind], data=data, metric=metric, targets=targets, steps=steps)
+    network = (UNTRAINED if weights is None else TRAINED).format(kind=kind, weights=weights)
+    text = RECIPE.format(
+        kind=kind, family=FAMILIES[kind], data=data, metric=metric, targets=targets, steps=steps, network=network
+    )
     (folder / f"{kind}.yaml").write_text(text)
     words = ["optimize", str(folder / f"{kind}.yaml"), "--out", str(folder / "out"), "--cache", str(folder / "cache")]
     code = cli.main(words)
-    report = read_report(folder / "out")
-    assert code == 0, report.outcome
-    return folder / "out", report
+    return folder / "out", read_report(folder / "out"), code
 
 
 @pytest.fixture(scope="module")
-def faster(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
-    """Faster R-CNN, pruned, in int8 on every target."""
+def faster(tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[Path, Report]:
+    """A trained Faster R-CNN, a little pruned, in int8 on every target."""
     folder = tmp_path_factory.mktemp("faster")
     targets = ", ".join((*ENGINES, "iphone-15", "jetson-orin-nano"))
-    return built("faster", folder, targets=targets, steps="  - prune: {ratio: 0.2, round_to: 2}")
+    weights = root / "recipes/detection/scenes-faster-rcnn.safetensors"
+    out, report, code = built(
+        "faster", folder, targets=targets, steps="  - prune: {ratio: 0.05, round_to: 1}", weights=weights
+    )
+    assert code == 0, report.outcome
+    return out, report
 
 
 @pytest.mark.build
@@ -83,7 +97,9 @@ def test_a_two_stage_network_goes_through_every_step(faster: tuple[Path, Report]
     for target, item in figures.items():
         assert item.error == "", target
     for target in ENGINES:
-        assert figures[target].accuracy is not None
+        accuracy = figures[target].accuracy
+        assert accuracy is not None
+        assert accuracy.value > 0.5
         manifest = read_manifest(out / target)
         assert (manifest.precision, manifest.family.head) == ("int8", "rcnn")
 
@@ -101,8 +117,9 @@ def test_the_engines_find_the_same_boxes(faster: tuple[Path, Report]) -> None:
         found.append(result)
     assert len(found[0]) > 0
     for other in found[1:]:
-        near = np.abs(found[0].boxes[:, None] - other.boxes[None]).max(axis=2).min(axis=1) < 4
-        assert near.mean() >= 0.7, "weights are random, so scores that tie may choose other boxes"
+        sure = found[0].boxes[found[0].scores > 0.3]
+        near = np.abs(sure[:, None] - other.boxes[None]).max(axis=2).min(axis=1) < 4
+        assert near.mean() >= 0.9
 
 
 @pytest.mark.build
@@ -114,7 +131,7 @@ def test_it_is_proven_and_runs_on_a_camera(
     artifact = str(out / "host-onnxruntime")
     assert cli.main(["verify", artifact]) == 0
     capsys.readouterr()
-    assert cli.main(["eval", artifact, "--json", "--data", "scenes-boxes:split=test,limit=5"]) == 0
+    assert cli.main(["eval", artifact, "--json", "--data", "scenes-boxes:test", "--limit", "5"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 5
     seen = frames_of(artifact, tmp_path / "out.mp4")
     assert any(len(item.result) for item in seen)
@@ -143,7 +160,7 @@ def frames_of(artifact: str, video: Path) -> list[FrameResult]:
 @pytest.mark.build
 @pytest.mark.xdist_group("two-stage-mask")
 def test_masks_come_out_of_the_graph(tmp_path: Path) -> None:
-    out, report = built("mask", tmp_path, targets="host-onnxruntime")
+    out, report, _ = built("mask", tmp_path, targets="host-onnxruntime")
     manifest = read_manifest(out / "host-onnxruntime")
     assert [item.shape for item in manifest.outputs] == [(1, 4, 4), (1, 4), (1, 4), (1, 4, 28, 28)]
     assert all(item.error == "" for item in report.artifacts)
@@ -153,7 +170,7 @@ def test_masks_come_out_of_the_graph(tmp_path: Path) -> None:
 @pytest.mark.build
 @pytest.mark.xdist_group("two-stage-keypoint")
 def test_keypoints_come_out_of_the_graph(tmp_path: Path) -> None:
-    out, _ = built("keypoint", tmp_path, targets="host-onnxruntime")
+    out, _, _ = built("keypoint", tmp_path, targets="host-onnxruntime")
     manifest = read_manifest(out / "host-onnxruntime")
     assert [item.shape for item in manifest.outputs] == [(1, 4, 4), (1, 4), (1, 4 * 17, 56, 56)]
     seen = frames_of(str(out / "host-onnxruntime"), tmp_path / "out.mp4")

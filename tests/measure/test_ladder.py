@@ -11,6 +11,7 @@ import pytest
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import Diagnosis
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.results import DetectionTruth
 from edgecv.core.tensor import Quantization, TensorSpec
 from edgecv.errors import ArtifactError
 from edgecv.measure.ladder import (
@@ -94,6 +95,29 @@ def test_answers_that_change_and_get_worse_blame_the_stage_too() -> None:
     assert rung.agreement is not None
     assert rung.agreement < 0.97
     assert rung.blame == "decode"
+
+
+def rows_of_objects(head: str) -> tuple[Judge, Outputs]:
+    """Three objects on two pictures as the rows of an end-to-end detector, and who judges them."""
+    spec = FamilySpec("detection", ("a", "b"), head=head, score_threshold=0.2, max_detections=5)
+    rows = np.array([[4, 4, 20, 20, 0.9, 0], [30, 8, 50, 40, 0.8, 1], [8, 30, 24, 60, 0.79, 0]], dtype=np.float32)
+    truth = DetectionTruth(rows[:, :4], rows[:, 5].astype(np.int64), np.zeros(3, dtype=bool))
+    judging = Judge(spec, InputContract((64, 64)), [truth, truth], "ap", pictures=[(64, 64)] * 2)
+    return judging, Outputs("float torch", (np.stack([rows, rows]),))
+
+
+def test_rows_that_the_network_sorts_may_change_places() -> None:
+    judging, before = rows_of_objects("yolo-end2end")
+    swapped = Outputs("int8", (before.arrays[0][:, [0, 2, 1]],))
+    rung = judging.rung(before, swapped, min_db=COMPILER_MIN_DB, min_agreement=0.97, blame="compiler")
+    assert rung.sqnr_db is not None
+    assert rung.sqnr_db < COMPILER_MIN_DB
+    assert (rung.outcome, rung.agreement, rung.min_sqnr_db) == ("pass", 1.0, None)
+    moved = before.arrays[0].copy()
+    moved[:, 1:, :4] += 12
+    for wrong in (moved, np.where(moved > 55, np.float32(np.nan), moved)):
+        rung = judging.rung(before, Outputs("int8", (wrong,)), min_db=5.0, min_agreement=0.97, blame="compiler")
+        assert (rung.outcome, rung.blame) == ("fail", "compiler")
 
 
 def test_not_a_number_breaks_the_rung() -> None:

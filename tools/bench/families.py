@@ -37,6 +37,7 @@ ENOUGH_DB = 0.2
 MADE_UP = (
     "classification/digits",
     "detection/scenes-yolo",
+    "detection/scenes-faster-rcnn",
     "segmentation/scenes-unet",
     "instance/scenes-yoloseg",
     "pose/scenes-pose",

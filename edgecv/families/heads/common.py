@@ -51,7 +51,8 @@ class Head:
     """How the outputs of one kind of detector are read.
 
     ``problems`` says why outputs of these shapes do not fit, ``decode`` turns them into candidates;
-    ``suppress`` says whether candidates overlap and need non-maximum suppression.
+    ``suppress`` says whether candidates overlap and need non-maximum suppression; ``ranked`` whether the network picks
+    and orders its rows by score, so that a row means another place in every picture.
     """
 
     what: str
@@ -59,6 +60,7 @@ class Head:
     decode: Callable[[Sequence[FloatArray], FamilySpec, InputContract], Candidates]
     options: Mapping[str, Option] = field(default_factory=dict)
     suppress: bool = True
+    ranked: bool = False
 
 
 def flag(default: bool) -> Option:

@@ -110,5 +110,11 @@ HEADS = {
         _ultraface_decode,
         ULTRAFACE_OPTIONS,
     ),
-    "detr": Head("DETR: (1, Q, C + 1) logits and (1, Q, 4) boxes", _detr_problems, _detr_decode, suppress=False),
+    "detr": Head(
+        "DETR: (1, Q, C + 1) logits and (1, Q, 4) boxes",
+        _detr_problems,
+        _detr_decode,
+        suppress=False,
+        ranked=True,  # RT-DETR picks its queries by score
+    ),
 }

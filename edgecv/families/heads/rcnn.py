@@ -43,6 +43,10 @@ def _decode(outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputCont
 
 HEADS = {
     "rcnn": Head(
-        "Faster R-CNN in fixed shapes: (1, K, 4 C) boxes and (1, K, C) probabilities", _problems, _decode, RCNN_OPTIONS
+        "Faster R-CNN in fixed shapes: (1, K, 4 C) boxes and (1, K, C) probabilities",
+        _problems,
+        _decode,
+        RCNN_OPTIONS,
+        ranked=True,
     ),
 }

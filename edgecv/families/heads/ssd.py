@@ -235,5 +235,6 @@ HEADS = {
         _tflite_decode,
         TFLITE_OPTIONS,
         suppress=False,
+        ranked=True,
     ),
 }

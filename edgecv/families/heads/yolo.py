@@ -297,6 +297,7 @@ HEADS = {
         _end2end_decode,
         END2END_OPTIONS,
         suppress=False,
+        ranked=True,
     ),
     "fastestdet": Head("FastestDet: one map (1, 5 + C, h, w)", _fastest_problems, _fastest_decode, FASTEST_OPTIONS),
 }
