@@ -168,6 +168,14 @@ class Quantize:
     equalize: bool = field(
         default=False, metadata={"description": "ptq: even out the channels of neighbouring layers first"}
     )
+    level: float = field(
+        default=0.0,
+        metadata={
+            "ge": 0,
+            "le": 1,
+            "description": "ptq: how far channels that layers mix are brought to one size first; 1 is all the way",
+        },
+    )
     adaround: tuple[str, ...] = field(
         default=(), metadata={"description": "ptq: layer name globs whose weights learn which way to round"}
     )

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,17 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgecv.optimize.behind import activations, best_range_behind
-from edgecv.optimize.graph import DEQUANTIZE, LINEAR, QUANTIZE, TRANSPOSED, get_constant, groups_of, replace_argument
+from edgecv.optimize.graph import (
+    DEQUANTIZE,
+    LINEAR,
+    QUANTIZE,
+    TRANSPOSED,
+    fake,
+    get_constant,
+    groups_of,
+    replace_argument,
+    set_constant,
+)
 from edgecv.optimize.histogram import Histogram, Range, Search, best_range, joined
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.switches import Originals, make_board
@@ -89,6 +100,7 @@ def fit_weight_scales(graph: GraphModule) -> int:
 
     NNCF leaves the first layer's weights one bit, against an overflow in processors that multiply pairs of
     8-bit numbers into 16 bits. Engines that need it take care of it themselves, and the bit is lost on all targets.
+    It also gives a transposed convolution a scale for each input instead of each output, which no engine computes.
     """
     changed = 0
     for node in graph.graph.nodes:
@@ -101,6 +113,7 @@ def fit_weight_scales(graph: GraphModule) -> int:
             for item in (node, *node.users):
                 item.args = (item.args[0], float(np.float32(scale)), *item.args[2:])
         else:
+            _by_output(graph, node)
             old = get_constant(graph, node.args[1])
             sizes = weight.abs().movedim(int(node.args[3]), 0).flatten(1).amax(dim=1) / int(node.args[5])
             fresh = sizes.clamp_min(SMALLEST_SCALE).to(old.dtype).reshape(old.shape)
@@ -108,6 +121,21 @@ def fit_weight_scales(graph: GraphModule) -> int:
             old.copy_(fresh)
     graph.recompile()
     return changed
+
+
+def _by_output(graph: GraphModule, node: Node) -> None:
+    """Move the scales of a transposed convolution's weight to the axis of its outputs; their values are set later."""
+    (dequantize,) = node.users
+    if node.args[3] != 0 or not all(user.target in TRANSPOSED and groups_of(user) == 1 for user in dequantize.users):
+        return
+    outputs = get_constant(graph, node.args[0]).shape[1]  # type: ignore[arg-type]
+    for place in (1, 2):
+        constant: Any = node.args[place]
+        made = get_constant(graph, constant).new_zeros(outputs)
+        set_constant(graph, str(constant.target), made)
+        constant.meta["val"] = fake(node, made)
+    for item in (node, dequantize):
+        item.args = (*item.args[:3], 1, *item.args[4:])
 
 
 def correct_biases(graph: GraphModule, pictures: Iterable[Tensor], *, originals: Originals) -> dict[str, float]:

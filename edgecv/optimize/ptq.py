@@ -72,12 +72,12 @@ def quantize_ptq(
 ) -> QuantizedGraph:
     """Quantise ``module`` to int8 by the targets' rules, with scales from ``samples`` calibration pictures.
 
-    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. Channels that only depthwise
-    convolutions read are levelled first (`edgecv.optimize.level`). ``step.ranges``: ``auto`` tries the rules
-    and takes the one that keeps the network's outputs best (`edgecv.optimize.range_rule`); ``mean-minmax`` takes
-    the mean of the pictures' ranges, which cuts outliers (NNCF's choice for convolutional networks); ``minmax``
-    the widest range seen; ``percentile``, ``mse`` and ``entropy`` search on histograms
-    (`edgecv.optimize.histogram`).
+    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. Channels are levelled first
+    (`edgecv.optimize.level`): those that only depthwise convolutions read in full, others by ``step.level``.
+    ``step.ranges``: ``auto`` tries the rules and takes the one that keeps the network's outputs best
+    (`edgecv.optimize.range_rule`); ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's
+    choice for convolutional networks); ``minmax`` the widest range seen; ``percentile``, ``mse`` and ``entropy`` search
+    on histograms (`edgecv.optimize.histogram`).
     With ``step.bias_correction`` the shift that rounded weights cause is taken out of the biases (Nagel
     et al., arXiv:1906.04721); ``step.equalize`` evens out channels first (the same paper);
     ``step.smooth_quant`` moves outliers of activations into the weights first (Xiao et al., arXiv:2211.10438);
@@ -118,7 +118,7 @@ def prepare_ptq(
     source = _Pictures(calibration, samples, tuple(example.shape[1:]))
     if step.equalize:
         equalize(graph)
-    levelled = level_channels(graph, source)
+    levelled = level_channels(graph, source, strength=step.level)
     guard_flat_ranges(graph)
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float)
     count = sum(1 for _ in source)

@@ -23,6 +23,8 @@ __all__ = ["RUNGS", "Proposal", "Scene", "rank_for_float"]
 
 OBSERVERS: tuple[Ranges, ...] = ("mse", "percentile", "entropy", "minmax", "mean-minmax")
 BETTER_DB = 0.1
+LEVELS = (0.5, 1.0)
+"""Half way between channels as they are and channels of one size, where weights bear a part of it, and all the way."""
 ROUNDED_SHARE = 1 / 3
 MOST_ROUNDED = 12
 FLOAT_SHARE = 1 / 2
@@ -75,9 +77,14 @@ def bias_correction(scene: Scene, step: Quantize) -> Proposals:
 
 
 def equalisation(scene: Scene, step: Quantize) -> Proposals:
-    """Channels evened out between layers."""
-    if not step.equalize:
-        yield Proposal("channels of neighbouring layers evened out", {"equalize": True})
+    """Channels evened out between layers, by their weights or by what they hold."""
+    if not step.equalize and (yield Proposal("channels of neighbouring layers evened out", {"equalize": True})):
+        return
+    if step.level == 0:
+        found = {level: scene.trial_sqnr_db(replace(step, level=level)) for level in LEVELS}
+        best = max(found, key=lambda level: found[level])
+        if found[best] > scene.sqnr_db + BETTER_DB:
+            yield Proposal(f"channels brought to one size by {best}", {"level": best})
 
 
 def smooth_quant(scene: Scene, step: Quantize) -> Proposals:

@@ -205,3 +205,27 @@ def test_affine_runs_on_every_cpu_engine(tmp_path: Path) -> None:
     reference = exported.run_torch(arrays)
     for engine in ENGINES:
         assert sqnr_db(reference, exported.run(engine, arrays, tmp_path)) > 35, engine
+
+
+@pytest.mark.build
+@pytest.mark.parametrize(("inputs", "outputs"), [(6, 9), (9, 6)])
+def test_a_transposed_convolution_has_a_scale_for_each_output(inputs: int, outputs: int, tmp_path: Path) -> None:
+    """Its outputs are the weight's second axis; NNCF would give each input a scale, which no engine computes."""
+    torch.manual_seed(0)
+    wide = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
+    with torch.no_grad():
+        wide.weight *= (2.0 ** torch.linspace(-5, 5, outputs)).reshape(1, -1, 1, 1)
+    module = nn.Sequential(nn.Conv2d(3, inputs, 3), nn.ReLU(), wide, nn.Conv2d(outputs, 4, 1)).eval()
+    with torch.no_grad():
+        module[3].weight /= (2.0 ** torch.linspace(-5, 5, outputs)).reshape(1, -1, 1, 1)
+    exported = export(module, images(16), tmp_path)
+    steps = [node for node in exported.made.program.graph.nodes if "quantize_per_channel" in str(node.target)]
+    assert {
+        node.args[3]
+        for node in steps
+        if node.args[0].meta["val"].shape[1] == outputs and node.args[0].meta["val"].shape[0] == inputs
+    } == {1}
+    arrays = images(4, seed=9)
+    wanted = exported.run_torch(arrays)
+    for engine in ENGINES:
+        assert sqnr_db(wanted, exported.run(engine, arrays, tmp_path)) > 30, engine

@@ -120,7 +120,7 @@ def test_int8_gains_what_the_small_channels_lacked(scheme: str, monkeypatch: pyt
         return output_sqnr_db(board, [torch.from_numpy(array[None]) for array in images(8, seed=3)]), made.plan.why
 
     levelled, why = quality()
-    monkeypatch.setattr(ptq, "level_channels", lambda *_: ())
+    monkeypatch.setattr(ptq, "level_channels", lambda *_, **__: ())
     plain, _ = quality()
     assert levelled > 28
     assert plain < levelled - 8

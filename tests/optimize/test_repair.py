@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from edgecv.core.plain import to_plain
 from edgecv.core.recipe import Quantize
@@ -96,6 +97,29 @@ def test_spread_channels_need_equalisation() -> None:
     assert (found.outcome, found.mended_by, found.settings) == ("mended", "equalisation", {"equalize": True})
 
 
+class Halves(nn.Module):
+    """A tensor whose halves are 64 times apart, as are the weights that make and read them: nothing to even out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.side = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 4, 3), nn.Conv2d(8, 4, 3)
+        with torch.no_grad():
+            for values in (self.one.weight[8:], self.one.bias[8:], self.side.weight):  # type: ignore[index]
+                values /= 64
+            self.side.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        large, small = functional.leaky_relu(self.one(image), 0.1).chunk(2, dim=1)
+        return torch.cat([torch.tanh(self.two(large)), torch.tanh(64 * 64 * self.side(small))], dim=1)
+
+
+def test_channels_of_unlike_size_need_levelling() -> None:
+    found = climb(Halves(), replace(STEP, ranges="minmax"), wanted_db=28)
+    assert (found.outcome, found.mended_by) == ("mended", "equalisation")
+    assert found.settings["level"] == 1.0
+
+
 def test_a_layer_that_int8_cannot_hold_stays_float() -> None:
     """One picture element is 2,000 times larger than the rest, always, and both matter: no 8 bits hold them."""
 
@@ -115,7 +139,7 @@ def test_a_layer_that_int8_cannot_hold_stays_float() -> None:
             squeezed = torch.asinh(mixed)
             return self.tail(self.last(squeezed))
 
-    found = climb(Wide(), STEP, wanted_db=24)
+    found = climb(Wide(), STEP, wanted_db=28)
     assert (found.outcome, found.mended_by) == ("mended", "float layers")
     assert "wide" in found.settings["keep_float"]
 
