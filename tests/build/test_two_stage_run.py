@@ -143,7 +143,7 @@ def frames_of(artifact: str, video: Path) -> list[FrameResult]:
     seen: list[FrameResult] = []
     spec = PipelineSpec(
         camera="synthetic:size=320x240,seed=5",
-        detect=(artifact,),
+        model=(artifact,),
         sinks=(f"video={video}",),
         policy="every",
         frames=10,
