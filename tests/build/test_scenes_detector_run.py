@@ -117,7 +117,8 @@ def test_eval_verify_and_run_by_command(
         pytest.skip("one network is enough for the commands")
     artifact = str(folder / "out/host-onnxruntime")
     capsys.readouterr()
-    assert cli.main(["eval", artifact, "--json", "--metric", "ap50", "--data", "scenes-boxes:test", "--limit", "20"]) == 0
+    words = ["eval", artifact, "--json", "--metric", "ap50", "--data", "scenes-boxes:test", "--limit", "20"]
+    assert cli.main(words) == 0
     accuracy = optimized(report, "host-onnxruntime").accuracy
     assert accuracy is not None
     assert json.loads(capsys.readouterr().out)["value"] == pytest.approx(accuracy.value)
