@@ -43,6 +43,8 @@ MAX_METRIC_DROP = 0.10
 """On the few samples of the ladder; a broken rung loses far more."""
 MAX_METRIC_DROP_DB = 3.0
 """The same for a metric in dB: twice the squared error."""
+EQUAL_METRIC, EQUAL_METRIC_DB = 0.002, 0.02
+"""A metric that falls by no more than this is as good: faint boxes come and go with the last bit of their score."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,10 @@ class Judge:
         guilty = ""
         # Where two scores nearly tie, rows change places: of such outputs only the answers can be compared.
         off = decibel == float("-inf") if self._ranked else decibel < min_db
-        if off or (agreement < min_agreement and after < before):
+        share = metric_unit(self._metric) == "share"
+        if off or (agreement < min_agreement and before - after > (EQUAL_METRIC if share else EQUAL_METRIC_DB)):
             guilty = blame
-        elif before - after > (MAX_METRIC_DROP if metric_unit(self._metric) == "share" else MAX_METRIC_DROP_DB):
+        elif before - after > (MAX_METRIC_DROP if share else MAX_METRIC_DROP_DB):
             guilty = "metric"
         return Rung(
             name=other.name,
