@@ -7,7 +7,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from edgecv import families
 from edgecv.core.contract import InputContract
@@ -120,6 +119,7 @@ def test_the_overlay_is_warm_where_it_is_unusual() -> None:
 
 
 def test_the_area_is_that_of_scikit_learn_with_ties_and_counts() -> None:
+    roc_auc_score = pytest.importorskip("sklearn.metrics").roc_auc_score
     random = np.random.default_rng(3)
     scores = np.round(random.normal(0, 1, 60), 1)
     defect = random.random(60) < 0.4
@@ -138,6 +138,7 @@ def test_the_area_is_that_of_scikit_learn_with_ties_and_counts() -> None:
 
 
 def test_pixels_and_regions_by_hand_and_by_scikit_learn() -> None:
+    roc_auc_score = pytest.importorskip("sklearn.metrics").roc_auc_score
     random = np.random.default_rng(5)
     curves, all_values, all_masks = PixelCurves(), [], []
     for _ in range(4):
@@ -218,8 +219,7 @@ def test_truths_that_do_not_fit() -> None:
 
 
 def test_the_loss_is_the_map_of_good_pictures() -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     outputs = torch.tensor([1.0, 3.0, 100.0]).reshape(3, 1, 1, 1).expand(3, 1, 4, 4)
     truths = [AnomalyTruth(False), None, AnomalyTruth(True)]
     assert float(anomaly.loss(outputs, truths, SPEC, label_smoothing=0.0)) == pytest.approx(2.0)

@@ -19,6 +19,8 @@ from edgecv.errors import DataError
 from edgecv.families import instance, parts_from
 from edgecv.families.instance_truth import InstanceTruth
 
+pytest.importorskip("faster_coco_eval")  # it encodes the masks and counts them; not on the board
+
 LABELS = ("a", "b")
 SPEC = FamilySpec("instance", LABELS, head="prototypes")
 

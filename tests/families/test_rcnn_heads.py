@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
@@ -83,10 +81,11 @@ def pose_spec(**more: object) -> FamilySpec:
 
 def test_peaks_are_torchvisions() -> None:
     boxes, scores, maps = persons()
+    torch, heads = pytest.importorskip("torch"), pytest.importorskip("torchvision.models.detection.roi_heads")
     tall = np.array([30, 40, 70, 96], np.float32)
     boxes[0, 0] = tall  # within four times the cells of the map, as torchvision enlarges it
     found = pose.decode([boxes, scores, maps], pose_spec(), CONTRACT)
-    wanted, logits = heatmaps_to_keypoints(
+    wanted, logits = heads.heatmaps_to_keypoints(
         torch.from_numpy(maps.reshape(3, 4, 14, 14)[:2]), torch.from_numpy(boxes[0, :2])
     )
     np.testing.assert_allclose(found.keypoints[..., :2], wanted[..., :2].numpy(), atol=0.02)
@@ -98,9 +97,12 @@ def test_peaks_are_torchvisions() -> None:
 
 def test_large_boxes_are_read_to_a_quarter_of_a_cell() -> None:
     boxes, scores, maps = persons()
+    torch, heads = pytest.importorskip("torch"), pytest.importorskip("torchvision.models.detection.roi_heads")
     boxes[0, 0] = [0, 0, 280, 200]
     found = pose.decode([boxes, scores, maps], pose_spec(), CONTRACT)
-    wanted = heatmaps_to_keypoints(torch.from_numpy(maps.reshape(3, 4, 14, 14)[:1]), torch.from_numpy(boxes[0, :1]))[0]
+    wanted = heads.heatmaps_to_keypoints(
+        torch.from_numpy(maps.reshape(3, 4, 14, 14)[:1]), torch.from_numpy(boxes[0, :1])
+    )[0]
     np.testing.assert_allclose(found.keypoints[0, :, 0], wanted[0, :, 0].numpy(), atol=280 / 14 / 4)
     np.testing.assert_allclose(found.keypoints[0, :, 1], wanted[0, :, 1].numpy(), atol=200 / 14 / 4)
 

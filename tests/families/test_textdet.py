@@ -202,8 +202,7 @@ def test_target_maps() -> None:
 
 @pytest.mark.parametrize("planes", [1, 2])
 def test_the_loss_leads_to_the_truth(planes: int) -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     placed = TRUTH.placed(geometry((128, 160), CONTRACT), (128, 160))
     values = torch.full((1, planes, 64, 80), -1.0, requires_grad=True)
     step = torch.optim.Adam([values], lr=0.5)
@@ -219,8 +218,7 @@ def test_the_loss_leads_to_the_truth(planes: int) -> None:
 
 
 def test_the_loss_refuses() -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     with pytest.raises(ModelError, match="1 or 2"):
         textdet.loss(torch.zeros(1, 3, 8, 8), [TRUTH], spec(), label_smoothing=0.0)
     with pytest.raises(DataError, match="TextTruth"):
