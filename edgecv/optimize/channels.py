@@ -8,7 +8,6 @@ multiplied by any s > 0 where it is made and divided where it is read. Channels 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +27,12 @@ from edgecv.optimize.graph import (
     replace_argument,
     shape_of,
 )
+from edgecv.optimize.rules import KEEPERS, LAYERS, MOVES, PADS, SUMS
 
 __all__ = ["Channels", "apply_factors", "find_channels", "is_depthwise", "scale_input", "scale_output", "weight_of"]
 
 aten = torch.ops.aten
 
-LAYERS = (*CONVOLUTIONS, *TRANSPOSED, LINEAR)
 ELEMENTWISE = {aten.relu.default, aten.leaky_relu.default, aten.prelu.default, aten.neg.default, aten.abs.default}
 SPATIAL = {
     aten.adaptive_avg_pool1d.default,
@@ -41,35 +40,13 @@ SPATIAL = {
     aten.avg_pool2d.default,
     aten.max_pool2d.default,
     aten.mean.dim,
+    aten.upsample_bilinear2d.default,
     aten.upsample_bilinear2d.vec,
+    aten.upsample_nearest2d.default,
     aten.upsample_nearest2d.vec,
 }
-PADS = {aten.constant_pad_nd.default, aten.pad.default}
-SUMS = {aten.add.Tensor, aten.sub.Tensor}
-MOVES = {
-    aten.cat.default,
-    aten.channel_shuffle.default,
-    aten.chunk.default,
-    aten.expand.default,
-    aten.flatten.using_ints,
-    aten.flip.default,
-    aten.permute.default,
-    aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default,
-    aten.reshape.default,
-    aten.roll.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.split.Tensor,
-    aten.split_with_sizes.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.transpose.int,
-    aten.unbind.int,
-    aten.unsqueeze.default,
-    aten.view.default,
-    operator.getitem,
-}
+PLAIN_MOVES = MOVES - SPATIAL - PADS
+"""What it does to values it does to their classes."""
 FIXED = 0
 """The class of all channels that cannot be scaled."""
 LARGEST = 2**24
@@ -82,7 +59,7 @@ class Channels:
 
     ``made`` and ``read`` have the classes `(C,)` of the outputs and inputs of each layer that can be scaled;
     ``tensors`` those of each tensor that is read by a layer or a sum, in a shape that broadcasts to the tensor's, and
-    ``shared`` a number for each of them: tensors with the same one share a scale, as only moves and sums part them.
+    ``shared`` a number for each of them: tensors with the same one share a scale (`edgecv.optimize.rules`).
     ``free`` `(count,)` says which classes can be scaled: both ends are layers with constant weights.
     """
 
@@ -143,7 +120,7 @@ class _Search:
             classes = torch.zeros([1] * len(shape or ()), dtype=torch.int64) if shape is not None else None
         if classes is not None:
             self._classes[node] = classes
-        if node.target in MOVES or node.target in SUMS:
+        if node.target in KEEPERS or node.target in SUMS:
             for source in sources:
                 self._scale[self._owner(source)] = self._owner(node)
 
@@ -176,7 +153,7 @@ class _Search:
             return self._classes[sources[0]]
         if node.target in SPATIAL or (node.target in PADS and not any(bool(item) for item in node.args[2:])):
             return self._spatial(node, sources[0])
-        return self._moved(node) if node.target in MOVES else None
+        return self._moved(node) if node.target in PLAIN_MOVES else None
 
     def _layer(self, node: Node, sources: list[Node]) -> Any:
         if sources != [node.args[0]] or not _can_be_scaled(node):

@@ -109,12 +109,11 @@ def test_the_engines_find_the_same_boxes(things: tuple[str, Path, int, Report]) 
 
 @pytest.mark.build
 @pytest.mark.xdist_group("things")
+@pytest.mark.parametrize("things", ["yolo11_like"], indirect=True)
 def test_eval_verify_and_run_by_command(
     things: tuple[str, Path, int, Report], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, folder, _, report = things
-    if name != "yolo11_like":
-        pytest.skip("one network is enough for the commands")
+    _, folder, _, report = things
     artifact = str(folder / "out/host-onnxruntime")
     capsys.readouterr()
     words = ["eval", artifact, "--json", "--metric", "ap50", "--data", "scenes-boxes:test", "--limit", "20"]
@@ -127,10 +126,9 @@ def test_eval_verify_and_run_by_command(
 
 @pytest.mark.build
 @pytest.mark.xdist_group("things")
+@pytest.mark.parametrize("things", ["yolo11_like", "yolo11_end2end"], indirect=True)  # untrained ones find nothing
 def test_in_the_camera_loop(things: tuple[str, Path, int, Report], tmp_path: Path) -> None:
-    name, folder, _, _ = things
-    if name == "yolox_like":
-        pytest.skip("one that has seen 24 pictures finds nothing")
+    _, folder, _, _ = things
     seen: list[FrameResult] = []
     spec = PipelineSpec(
         camera="synthetic:size=320x240,seed=5",
