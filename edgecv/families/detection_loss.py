@@ -18,11 +18,12 @@ from edgecv.families.detection_assign import aligned, paired, sim_ota
 from edgecv.families.detection_cells import Predictions, end2end_cells, fastest_cells, yolo_cells, yolox_cells
 from edgecv.families.detection_ssd_loss import ssd_loss
 
-__all__ = ["complete_iou", "detection_loss", "trains"]
+__all__ = ["CELLS_OF_AN_OBJECT", "complete_iou", "detection_loss", "trains"]
 
 _SMALLEST = 1e-6
 """Probabilities keep so far from 0 and 1."""
-_CELLS_OF_AN_OBJECT = 10
+CELLS_OF_AN_OBJECT = 10
+"""So many cells learn an object, at most."""
 _BOX_WEIGHT = 5.0
 
 
@@ -63,7 +64,7 @@ def _yolo(outputs: Sequence[Any], truths: Sequence[DetectionTruth], spec: Family
     With the option ``assign: one`` an object has one cell (YOLOv10), so that no suppression is needed afterwards.
     """
     found = yolo_cells(outputs, spec, _size(truths))
-    each = 1 if spec.options.get("assign", "many") == "one" else _CELLS_OF_AN_OBJECT
+    each = 1 if spec.options.get("assign", "many") == "one" else CELLS_OF_AN_OBJECT
     centres = _like(found.boxes, found.centres)
 
     def owners(index: int, boxes: Any, classes: Any) -> tuple[Any, Any]:

@@ -12,13 +12,12 @@ from edgecv.core.recipe import FamilySpec
 from edgecv.errors import DataError, ModelError
 from edgecv.families.detection_assign import aligned
 from edgecv.families.detection_cells import yolo_cells
-from edgecv.families.detection_loss import detection_loss
+from edgecv.families.detection_loss import CELLS_OF_AN_OBJECT, detection_loss
 from edgecv.families.instance_heads import layout
 from edgecv.families.instance_truth import InstanceTruth
 
 __all__ = ["instance_loss", "mask_loss", "trains"]
 
-_CELLS_OF_AN_OBJECT = 10
 _MASK_WEIGHT = 2.5
 _HEAD = "prototypes"
 
@@ -74,7 +73,7 @@ def _masks_lost(rows: Any, planes: Any, truths: Sequence[InstanceTruth], spec: F
         boxes, classes = rows.new_tensor(real.boxes), torch.from_numpy(real.class_ids).to(rows.device)
         with torch.no_grad():
             owner, weight = aligned(
-                cells.scores[index], cells.boxes[index], centres, boxes, classes, each=_CELLS_OF_AN_OBJECT
+                cells.scores[index], cells.boxes[index], centres, boxes, classes, each=CELLS_OF_AN_OBJECT
             )
         mine = torch.nonzero(owner >= 0)[:, 0]
         masks = torch.from_numpy(real.masks().astype(np.float32)).to(rows.device)
