@@ -120,7 +120,8 @@ def show(row: Row, report: Report) -> bool:
         print(
             f"{report.name:18} {target[5:]:12} {metric:10} {times * plain.accuracy.value:7.2f} "
             f"{times * small.accuracy.value:7.2f} {times * lost:6.2f} {interval:17} "
-            f"{'' if lost <= allowed else 'MISSED':6} {_size(plain)} {_size(small)} {_time(plain)} {_time(small)}",
+            f"{'' if lost <= allowed else 'MISSED':6} {_size(plain)} {_size(small)} {_time(plain)} {_time(small)}  "
+            f"{small.accuracy.file_sha256[:12]}",
             flush=True,
         )
     return fine
@@ -161,7 +162,7 @@ def main() -> int:
     print(
         "metrics and losses in points of 100, or dB; the loss is float minus int8 on the same engine, beside the 95 %"
     )
-    print("interval of the gate; sizes and median times of the engine call: float, int8")
+    print("interval of the gate; sizes and median times of the engine call: float, int8; hash of the int8 file")
     missed = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
