@@ -69,8 +69,7 @@ def decode(
     *,
     picture: tuple[int, int] | None = None,
 ) -> TextRegions:
-    """The output of one picture -> its pieces of text, best first, in pixels of a picture of (height, width)
-    ``picture``.
+    """The output of one picture -> its pieces of text, best first, in pixels of a picture of ``picture`` (h, w).
 
     Places of at least the probability ``threshold`` that touch are one piece. Its score is their mean probability;
     below ``spec.score_threshold`` it is left out. None for a picture of the size of the network input.
@@ -152,7 +151,7 @@ _WANTED = (
 
 
 def _plane_axis(shape: tuple[int, ...]) -> int | None:
-    """Where the planes of an output of this shape stand; None where it does not fit.."""
+    """Where the planes of an output of this shape stand; None where it does not fit."""
     if len(shape) == 4 and shape[0] == 1:
         return next((axis for axis in (1, 3) if shape[axis] in (1, 2)), None)
     return None
