@@ -49,6 +49,7 @@ def analyze(
         EdgecvError: a step failed.
     """
     from edgecv.optimize.batches import make_batches
+    from edgecv.optimize.pixel_grid import pixel_range
     from edgecv.optimize.prune import example_input
     from edgecv.optimize.ptq import prepare_ptq
     from edgecv.optimize.quantized import pictures as stream
@@ -74,6 +75,7 @@ def analyze(
         step=step,
         calibration=calibration,
         samples=len(reader),
+        pixels=pixel_range(recipe.model.input),
         progress=context.progress,
         log=context.log,
     )
@@ -100,6 +102,7 @@ def analyze(
         calibration,
         make_judge(recipe, held, module),
         samples=len(reader),
+        pixels=pixel_range(recipe.model.input),
         latency_ms=times,
         progress=context.progress,
         log=context.log,

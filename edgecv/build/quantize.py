@@ -22,6 +22,7 @@ from edgecv.optimize.export import save_program
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import TrainSet, held_out
 from edgecv.optimize.objectives import train_objective
+from edgecv.optimize.pixel_grid import pixel_range
 from edgecv.optimize.prune import example_input
 from edgecv.optimize.ptq import quantize_ptq
 from edgecv.optimize.qat import Fit, quantize_qat
@@ -136,6 +137,7 @@ def _post_training(
             step=step,
             calibration=calibration,
             samples=samples,
+            pixels=pixel_range(recipe.model.input),
             progress=context.progress,
             log=context.log,
         )
@@ -162,6 +164,7 @@ def _post_training(
         calibration,
         judge,
         samples=samples,
+        pixels=pixel_range(recipe.model.input),
         train=train if training is not None else None,
         progress=context.progress,
         log=context.log,

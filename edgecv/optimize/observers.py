@@ -61,13 +61,20 @@ class _Group:
 
 
 def search_ranges(
-    graph: GraphModule, plan: Plan, pictures: Iterable[Tensor], *, search: Search, symmetric: bool
+    graph: GraphModule,
+    plan: Plan,
+    pictures: Iterable[Tensor],
+    *,
+    search: Search,
+    symmetric: bool,
+    fixed: Mapping[str, Range] | None = None,
 ) -> dict[str, Range]:
     """Give every int8 activation of the Q/DQ ``graph`` the range found by ``search``; returns it by node name.
 
     ``pictures`` are `(1, C, H, W)` float32, streamed once through the float network. Tensors that the plan
     gives one scale keep one: they are searched together. Tensors before a SiLU, leaky ReLU or the like are ranged by
-    what comes out of it (`edgecv.optimize.behind`). ``symmetric`` keeps every zero point at 0.
+    what comes out of it (`edgecv.optimize.behind`). Tensors in ``fixed`` take that range. ``symmetric`` keeps every
+    zero point at 0.
 
     Raises:
         DataError: an activation is not finite on a picture.
@@ -91,6 +98,7 @@ def search_ranges(
         else:
             chosen = best_range(joined(list(group.histograms.values())), search, symmetric=symmetric)
         found |= dict.fromkeys(group.histograms, chosen)
+    found |= fixed or {}
     set_scales(graph, found, symmetric=symmetric)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from edgecv.optimize.capture import capture
 from edgecv.optimize.equalize import equalize
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import spell_batch_norms
+from edgecv.optimize.histogram import Range
 from edgecv.optimize.level import level_channels
 from edgecv.optimize.observers import correct_biases, fit_weight_scales, search_ranges
+from edgecv.optimize.pixel_grid import WHY, input_ranges
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.range_rule import RangeChoice, choose_ranges
@@ -67,6 +69,7 @@ def quantize_ptq(
     step: Quantize,
     calibration: Batches,
     samples: int = 300,
+    pixels: Range | None = None,
     progress: Progress | None = None,
     log: Path | None = None,
 ) -> QuantizedGraph:
@@ -77,7 +80,8 @@ def quantize_ptq(
     ``step.ranges``: ``auto`` tries the rules and takes the one that keeps the network's outputs best
     (`edgecv.optimize.range_rule`); ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's
     choice for convolutional networks); ``minmax`` the widest range seen; ``percentile``, ``mse`` and ``entropy`` search
-    on histograms (`edgecv.optimize.histogram`).
+    on histograms (`edgecv.optimize.histogram`). The input takes ``pixels``, the range of an 8-bit picture
+    (`edgecv.optimize.pixel_grid`), where the scheme has zero points.
     With ``step.bias_correction`` the shift that rounded weights cause is taken out of the biases (Nagel
     et al., arXiv:1906.04721); ``step.equalize`` evens out channels first (the same paper);
     ``step.smooth_quant`` moves outliers of activations into the weights first (Xiao et al., arXiv:2211.10438);
@@ -90,7 +94,9 @@ def quantize_ptq(
         ToolchainError: NNCF refuses the graph.
     """
     report = progress or SilentProgress()
-    made = prepare_ptq(module, example, step=step, calibration=calibration, samples=samples, progress=report, log=log)
+    made = prepare_ptq(
+        module, example, step=step, calibration=calibration, samples=samples, pixels=pixels, progress=report, log=log
+    )
     with quiet(log):
         return wrap_up(made.graph, plan=made.plan, example=example, calibration=calibration, ranges=made.told)
 
@@ -102,6 +108,7 @@ def prepare_ptq(
     step: Quantize,
     calibration: Batches,
     samples: int = 300,
+    pixels: Range | None = None,
     progress: Progress | None = None,
     log: Path | None = None,
 ) -> Prepared:
@@ -139,16 +146,11 @@ def prepare_ptq(
             fit_weight_scales(graph)
         # Only now: NNCF gives weights that it smooths new names.
         originals = Originals(float_biases(graph), float_weights(graph))
-        if step.ranges == "percentile" or step.ranges == "mse" or step.ranges == "entropy":
-            search_ranges(graph, quantizer.plan, source, search=step.ranges, symmetric=step.scheme != "affine")
-        choice = None
-        if step.ranges == "mean-minmax" or step.ranges == "minmax":
-            symmetric = step.scheme != "affine"
-            choose_ranges(graph, quantizer.plan, source, count=count, symmetric=symmetric, rules=(step.ranges,))
-        if step.ranges == "auto":
-            choice = choose_ranges(graph, quantizer.plan, source, count=count, symmetric=step.scheme != "affine")
+        fixed = input_ranges(graph, quantizer.plan, pixels) if step.scheme == "affine" else {}
+        choice = _find_ranges(graph, quantizer.plan, source, count, step, fixed)
+        if choice is not None:
             report.line(f"quantize: {choice.why}")
-        _tell(quantizer.plan, choice, levelled)
+        _tell(quantizer.plan, choice, levelled, fixed)
         learned: tuple[Reconstruction, ...] = ()
         if step.adaround:
             learned = adaround(graph, lambda: iter(source), layers=step.adaround, originals=originals)
@@ -157,13 +159,30 @@ def prepare_ptq(
     return Prepared(graph, quantizer.plan, originals, learned, choice)
 
 
-def _tell(plan: Plan, choice: RangeChoice | None, levelled: Iterable[str]) -> None:
+def _find_ranges(
+    graph: GraphModule, plan: Plan, source: _Pictures, count: int, step: Quantize, fixed: Mapping[str, Range]
+) -> RangeChoice | None:
+    """Give all int8 activations their ranges; the choice, where there was one."""
+    symmetric, choice = step.scheme != "affine", None
+    if step.ranges == "percentile" or step.ranges == "mse" or step.ranges == "entropy":
+        search_ranges(graph, plan, source, search=step.ranges, symmetric=symmetric, fixed=fixed)
+    elif step.ranges == "auto":
+        choice = choose_ranges(graph, plan, source, count=count, symmetric=symmetric, fixed=fixed)
+    else:
+        rules = (step.ranges,)
+        choose_ranges(graph, plan, source, count=count, symmetric=symmetric, rules=rules, fixed=fixed)
+    return choice
+
+
+def _tell(plan: Plan, choice: RangeChoice | None, levelled: Iterable[str], fixed: Collection[str]) -> None:
     """Add to the reasons of the plan's tensors how their ranges came about."""
     for name in levelled:
         if name in plan.why:
             plan.why[name] += "; channels levelled"
-    if choice is not None:
-        for name in plan.why:
+    for name in plan.why:
+        if name in fixed:
+            plan.why[name] += WHY
+        elif choice is not None:
             plan.why[name] += f"; range by {choice.rule}"
 
 

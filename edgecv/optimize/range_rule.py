@@ -80,12 +80,13 @@ def choose_ranges(
     count: int,
     symmetric: bool,
     rules: Sequence[Rule] = RULES,
+    fixed: Mapping[str, Range] | None = None,
 ) -> RangeChoice:
     """Give every int8 activation of the Q/DQ ``graph`` its range by the rule that keeps the outputs best.
 
     ``pictures`` are ``count`` pictures `(1, C, H, W)` float32, streamed once. Weights stay float while the rules
-    are compared; of one rule alone no trial is made. Tensors that the plan gives one scale keep one. The same
-    pictures give the same choice.
+    are compared; of one rule alone no trial is made. Tensors that the plan gives one scale keep one; those in
+    ``fixed`` take that range with every rule. The same pictures give the same choice.
 
     Raises:
         DataError: an activation is not finite on a picture, or there is no picture.
@@ -106,7 +107,7 @@ def choose_ranges(
     behind: Mapping[str, Activation] = {}
     if len(rules) > 1 or rules[0] not in SEEN:
         behind = activations(graph)
-    found = {rule: _ranges(groups, rule, behind, symmetric=symmetric) for rule in rules}
+    found = {rule: _ranges(groups, rule, behind, symmetric=symmetric) | dict(fixed or {}) for rule in rules}
     if len(rules) == 1:
         set_scales(graph, found[rules[0]], symmetric=symmetric)
         return RangeChoice(rules[0], {})

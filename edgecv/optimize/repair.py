@@ -18,6 +18,7 @@ from edgecv.core.figures import DropFigures
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
+from edgecv.optimize.histogram import Range
 from edgecv.optimize.ptq import Prepared, prepare_ptq
 from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
 from edgecv.optimize.repair_rungs import RUNGS, Proposal, Scene
@@ -93,8 +94,9 @@ class Workshop:
     """What the ladder works on and with.
 
     ``example`` is `(1, C, H, W)`. ``judge`` gets a module that takes one picture `(1, C, H, W)` and computes what
-    the int8 network computes. ``train`` is used where the step's ``repair`` is full. ``latency_ms`` has the float
-    layers' milliseconds by name, to keep the cheapest layers float; without it their multiplications count.
+    the int8 network computes. ``pixels`` is the input's range (`edgecv.optimize.pixel_grid`). ``train`` is used
+    where the step's ``repair`` is full. ``latency_ms`` has the float layers' milliseconds by name, to keep the
+    cheapest layers float; without it their multiplications count.
     """
 
     module: nn.Module
@@ -102,6 +104,7 @@ class Workshop:
     calibration: Batches
     judge: Judge
     samples: int = 300
+    pixels: Range | None = None
     train: Train | None = None
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=SilentProgress)
@@ -115,6 +118,7 @@ class Workshop:
             step=step,
             calibration=self.calibration,
             samples=self.samples,
+            pixels=self.pixels,
             progress=self.progress,
             log=self.log,
         )

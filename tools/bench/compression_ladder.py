@@ -17,6 +17,7 @@ from edgecv.build.judge import make_judge
 from edgecv.build.judge_pictures import JudgePictures
 from edgecv.core.protocols import Sample
 from edgecv.core.recipe import AccuracyBudget, Budgets, Data, DataSpec, ModelSpec, Quantize, Recipe
+from edgecv.optimize.pixel_grid import pixel_range
 from edgecv.optimize.quantized import QuantizedGraph
 from edgecv.optimize.repair import Judged, Repair, Workshop, repair
 
@@ -67,6 +68,7 @@ def quantised(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Pat
         lambda: ((item, None) for item in inputs),
         judge_of(case, module),
         samples=len(inputs),
+        pixels=pixel_range(case.contract),
         log=log,
     )
     return repair(workshop, Quantize("ptq", **{"repair": "ptq", **case.settings}))
