@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from edgecv.build.plan import Plan
 from edgecv.build.store import Store
 from edgecv.core.progress import Progress
 from edgecv.core.recipe import DataSpec
+from edgecv.data.kept import KeptReader
 from edgecv.data.readers import LabelledReader, open_reader
 from edgecv.data.tiled import as_inputs
 
@@ -21,6 +23,10 @@ class Hardware:
     devices: str = "auto"
     nodes: int = 1
     strategy: str = "auto"
+
+
+KEPT_BYTES = 256_000_000
+"""Pictures of the evaluation set that a build keeps in memory: every engine's file is evaluated on them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,15 @@ class Context:
 
     def pictures(self, spec: DataSpec) -> LabelledReader:
         """A data set of the recipe, its pictures whole: what the task metric is taken on."""
+        if spec != self.plan.recipe.data.eval:
+            return self._open(spec)
+        return self._evaluation
+
+    @cached_property
+    def _evaluation(self) -> LabelledReader:
+        return KeptReader(self._open(self.plan.recipe.data.eval), limit_bytes=KEPT_BYTES)
+
+    def _open(self, spec: DataSpec) -> LabelledReader:
         recipe = self.plan.recipe
         return open_reader(
             spec,
