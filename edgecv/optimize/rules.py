@@ -8,7 +8,8 @@ A tensor is quantised where it is made, so that all who read it read the same in
 - Sums of two int8 tensors have one scale for both inputs and the result. Rounding then commutes with the
   sum, so an engine that rounds the convolution before the addition and one that fuses both (OpenVINO,
   TensorRT) give the same numbers, and integer engines add without rounding at all.
-- Products of two int8 tensors, pooling, resizing and pointwise activations stay int8.
+- Products of two int8 tensors, pooling, resizing and pointwise activations stay int8. The square of a tensor
+  (``x * x``, of a norm) does not: squares have twice the bits, and their mean needs them.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
   goes in and comes out, as LiteRT demands, and engines then move bytes.
 - What is only joined to float values (concat) stays float itself.
@@ -142,6 +143,8 @@ def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str
         _visit_layer(plan, groups, node, patterns)
     elif not sources or any(source not in groups for source in sources) or _reads_constants(node):
         return  # a float neighbour: the result stays float
+    elif node.target is aten.mul.Tensor and node.args[0] is node.args[1]:
+        plan.why[node.name] = "float, as squares need more bits"
     elif node.target in PAIRS and all(isinstance(item, Node) for item in node.args[:2]):
         tail = _mark_tail(plan, groups, node, name, patterns)
         for source in sources if node.target in SUMS else ():
