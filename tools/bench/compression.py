@@ -39,6 +39,8 @@ from edgecv.vision.image import preprocess
 
 ENGINES: tuple[BackendName, ...] = ("onnxruntime", "openvino", "litert")
 OURS, FLOAT = "edgecv", "float"
+IN_DB = ("psnr",)
+"""Metrics that are not shares."""
 THEIRS = {"onnxruntime": ("ORT static", "NNCF onnx"), "openvino": ("NNCF ov",), "litert": ("ai-edge-q",)}
 
 
@@ -223,15 +225,15 @@ def value_of(metric: Any) -> float:
     return float(np.mean(metric.scores)) if isinstance(metric, Likeness) else float(metric.compute().value)
 
 
-def lost(one: Any, other: Any) -> str:
-    """The loss with its interval, in points of 100."""
+def lost(one: Any, other: Any, *, times: float) -> str:
+    """The loss with its interval, ``times`` what the metric says."""
     if isinstance(one, PartsMetric) and isinstance(other, PartsMetric):
         drop = judge_parts(one.parts(), other.parts(), max_drop=None, resamples=2000)
     elif isinstance(one, Likeness):
         drop = judge_drop(one.scores, other.scores, max_drop=None)
     else:
         drop = judge_drop(one.compute().per_sample, other.compute().per_sample, max_drop=None)
-    return f"{100 * drop.drop:6.2f} [{100 * drop.interval.low:6.2f}, {100 * drop.interval.high:6.2f}]"
+    return f"{times * drop.drop:6.2f} [{times * drop.interval.low:6.2f}, {times * drop.interval.high:6.2f}]"
 
 
 def paired_ms(models: list[Subject], image: np.ndarray, *, runs: int) -> list[float]:
@@ -270,15 +272,16 @@ def table(case: Case, folder: Path, *, runs: int) -> None:
             if case.metric in LIKE and truths[0] is None:
                 truths = found  # the float file of the first engine is what all are held against
             metrics[maker] = counted(case, found, truths)
-        times = dict(zip(models, paired_ms(list(models.values()), read(case.images[0]), runs=runs), strict=True))
+        spent = dict(zip(models, paired_ms(list(models.values()), read(case.images[0]), runs=runs), strict=True))
         for maker, model in models.items():
             size = sum(
                 path.stat().st_size for path in files[engine, maker][0].parent.glob(files[engine, maker][0].stem + ".*")
             )
-            loss = "" if maker == FLOAT else lost(metrics[FLOAT], metrics[maker])
+            times = 1.0 if case.metric in IN_DB else 100.0
+            loss = "" if maker == FLOAT else lost(metrics[FLOAT], metrics[maker], times=times)
             print(
-                f"{case.name:11} {engine:12} {maker:11} {case.metric:10} {100 * value_of(metrics[maker]):7.2f} "
-                f"{loss:25} {size / 1e3:8.0f} kB {times[maker]:8.2f} ms {times[FLOAT] / times[maker]:5.2f}x",
+                f"{case.name:11} {engine:12} {maker:11} {case.metric:10} {times * value_of(metrics[maker]):7.2f} "
+                f"{loss:25} {size / 1e3:8.0f} kB {spent[maker]:8.2f} ms {spent[FLOAT] / spent[maker]:5.2f}x",
                 flush=True,
             )
             model.engine.close()
@@ -299,7 +302,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=60, help="timed runs of each file")
     options = parser.parse_args()
     data = Path(os.environ["EDGECV_TEST_DATA"])
-    print("values and losses in points of 100 (loss of the same engine's float file, with its 95 % interval)")
+    print("values and losses in points of 100, psnr in dB (loss of the same engine's float file, 95 % interval)")
     with tempfile.TemporaryDirectory() as name:
         for case in cases(data):
             if options.only is None or options.only.lower() in case.name.lower():

@@ -169,7 +169,7 @@ def _imdn(data: Path) -> Case:
         parts[::2],
         images,
         [cv2.imread(str(set5 / "HR" / path.name.replace("x2", ""))) for path in images],
-        "ssim",
+        "psnr",
         parts[1::2],
         budget="ssim",
     )
