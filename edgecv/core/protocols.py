@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import AccuracyFigures, Delegation
 from edgecv.core.recipe import FamilySpec
-from edgecv.core.results import Placement
+from edgecv.core.results import Placement, Shapes
 from edgecv.core.target import Precision, Target
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 
@@ -49,28 +49,45 @@ class MapTruth(Protocol):
 
 
 @runtime_checkable
-class PointTruth(Protocol):
-    """A truth made of points (keypoints, ...): in training they move as their picture does."""
+class MovedTruth(Protocol):
+    """A truth made of boxes, points or masks: in training they move as their picture does."""
 
-    def to_network(self, contract: InputContract) -> PointTruth:
-        """The points where the contract puts the picture's pixels, in pixels of ``contract.size``."""
+    def shapes(self) -> Shapes:
+        """What is to be moved."""
         ...
 
-    def moved(self, *, down: int, right: int, mirrored: bool) -> PointTruth:
-        """The same after the picture was moved by so many pixels and then, perhaps, mirrored."""
+    def with_shapes(self, shapes: Shapes, *, size: tuple[int, int], mirrored: bool) -> MovedTruth:
+        """The same with what became of its `shapes` in a picture of ``size`` (height, width), ``mirrored`` or not.
+
+        The shapes may lie beyond the edges; what counts as left of an object there is the truth's to say.
+        """
         ...
 
 
 @runtime_checkable
-class PlacedTruth(Protocol):
-    """A truth made of boxes or points that does not know its picture's size: it is told where the network sees it."""
+class JoinedTruth(Protocol):
+    """A truth that can be that of several pictures in one."""
+
+    def joined(self, others: Sequence[Any]) -> JoinedTruth:
+        """This and ``others``, all in pixels of the same picture."""
+        ...
+
+
+@runtime_checkable
+class PointTruth(MovedTruth, Protocol):
+    """A truth that knows its picture's size (keypoints, masks, ...)."""
+
+    def to_network(self, contract: InputContract) -> PointTruth:
+        """The same where the contract puts the picture's pixels, in pixels of ``contract.size``."""
+        ...
+
+
+@runtime_checkable
+class PlacedTruth(MovedTruth, Protocol):
+    """A truth that does not know its picture's size (boxes): it is told where the network sees it."""
 
     def placed(self, place: Placement, size: tuple[int, int]) -> PlacedTruth:
         """The same in pixels of the network's input of ``size`` (height, width), where ``place`` puts the picture."""
-        ...
-
-    def moved(self, *, down: int, right: int, mirrored: bool) -> PlacedTruth:
-        """The same after the picture was moved by so many pixels and then, perhaps, mirrored."""
         ...
 
 

@@ -5,6 +5,7 @@ Boxes are x1, y1, x2, y2 in pixels of the picture, continuous: pixel i covers [i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -238,6 +239,16 @@ _LEAST_LEFT = 0.3
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """What a truth has in the plane of its picture, in pixels: ``boxes`` `(B, 4)` float32 x1, y1, x2, y2; ``points``
+    `(P, 2)` float32 x, y; ``planes`` `(M, H, W)` uint8, 0 outside of what they show, or None."""
+
+    boxes: Floats
+    points: Floats
+    planes: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
 class DetectionTruth:
     """The true objects of one picture.
 
@@ -271,20 +282,26 @@ class DetectionTruth:
         corners = np.asarray(place.to_network(self.boxes.reshape(-1, 2, 2))).reshape(-1, 4)
         return self._cut(corners, size)
 
-    def moved(self, *, down: int, right: int, mirrored: bool) -> DetectionTruth:
-        """The same after the picture was moved by whole pixels and then, perhaps, mirrored; cut as `placed` does.
+    def shapes(self) -> Shapes:
+        """The boxes, to be moved with their picture."""
+        return Shapes(self.boxes, np.zeros((0, 2), dtype=np.float32))
 
-        Raises:
-            ValueError: ``size`` is not known.
-        """
-        if self.size is None:
-            raise ValueError("the size of the picture is not known; place the boxes in the network's input first")
-        found = self._cut(self.boxes + np.array([right, down, right, down], dtype=np.float32), self.size)
-        if not mirrored:
-            return found
-        boxes = found.boxes.copy()
-        boxes[:, [0, 2]] = self.size[1] - found.boxes[:, [2, 0]]
-        return replace(found, boxes=boxes)
+    def with_shapes(self, shapes: Shapes, *, size: tuple[int, int], mirrored: bool) -> DetectionTruth:
+        """The same with other boxes in a picture of ``size``, cut as `placed` does."""
+        return self._cut(shapes.boxes, size)
+
+    def joined(self, others: Sequence[DetectionTruth]) -> DetectionTruth:
+        """The objects of this and of ``others``, all in pixels of the same picture."""
+        every = (self, *others)
+        crowds = [np.zeros(len(truth.class_ids), bool) if truth.crowd is None else truth.crowd for truth in every]
+        areas = [truth.area for truth in every if truth.area is not None]
+        return DetectionTruth(
+            np.concatenate([truth.boxes for truth in every]),
+            np.concatenate([truth.class_ids for truth in every]),
+            np.concatenate(crowds),
+            np.concatenate(areas) if len(areas) == len(every) else None,
+            self.size,
+        )
 
     def _cut(self, corners: npt.NDArray[Any], size: tuple[int, int]) -> DetectionTruth:
         """With these boxes, cut at the edges of a picture of ``size``."""

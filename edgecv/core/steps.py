@@ -7,7 +7,19 @@ from typing import Any, ClassVar, Literal, Union
 
 from edgecv.core.contract import FORBID_UNKNOWN
 
-__all__ = ["STEP_KEYS", "Distill", "Finetune", "Fit", "Prune", "Quantize", "Step"]
+__all__ = [
+    "AUGMENTS",
+    "STEP_KEYS",
+    "Augment",
+    "AugmentName",
+    "Distill",
+    "Finetune",
+    "Fit",
+    "Prune",
+    "Quantize",
+    "Step",
+    "augment_of",
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,54 @@ class Distill:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """Random changes of the pictures that are trained on, drawn anew for each picture and epoch; truths go with them.
+
+    ``crop`` stands for the defaults, ``crop-flip`` for those and ``flip``, ``strong`` for `AUGMENTS`'s.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    shift: float = field(
+        default=0.125, metadata={"ge": 0, "le": 0.5, "description": "moves by up to this share of the sides"}
+    )
+    flip: bool = field(default=False, metadata={"description": "mirrors half of the pictures, left to right"})
+    scale: tuple[float, float] = field(
+        default=(1.0, 1.0), metadata={"description": "zooms by a factor from this range, such as [0.6, 1.5]"}
+    )
+    color: float = field(
+        default=0.0,
+        metadata={"ge": 0, "le": 0.9, "description": "brightness, contrast and saturation by up to this share"},
+    )
+    mosaic: float = field(
+        default=0.0, metadata={"ge": 0, "le": 1, "description": "this share of the pictures is made of four"}
+    )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of the changes are on: shift, flip, scale, color, mosaic."""
+        on = (self.shift > 0, self.flip, tuple(self.scale) != (1.0, 1.0), self.color > 0, self.mosaic > 0)
+        return tuple(
+            name for name, there in zip(("shift", "flip", "scale", "color", "mosaic"), on, strict=True) if there
+        )
+
+
+AugmentName = Literal["none", "crop", "crop-flip", "strong"]
+AUGMENTS: dict[AugmentName, Augment | None] = {
+    "none": None,
+    "crop": Augment(),
+    "crop-flip": Augment(flip=True),
+    "strong": Augment(flip=True, scale=(0.6, 1.5), color=0.3),
+}
+"""What the words of ``augment`` stand for."""
+
+
+def augment_of(given: AugmentName | Augment) -> Augment | None:
+    """The changes that ``augment`` of a step asks for; None for none."""
+    return given if isinstance(given, Augment) else AUGMENTS[given]
+
+
+@dataclass(frozen=True)
 class Finetune:
     """Training after pruning. With 0 epochs nothing is trained, and neither data nor a loss is needed."""
 
@@ -129,7 +189,10 @@ class Finetune:
     patience: int | None = field(
         default=None, metadata={"ge": 1, "description": "stop after so many epochs without gain"}
     )
-    augment: Literal["none", "crop", "crop-flip"] = field(default="none", metadata={"description": "augmentation"})
+    augment: Union[AugmentName, Augment] = field(
+        default="none",
+        metadata={"description": "random changes of pictures: a word, or {shift, flip, scale, color, mosaic}"},
+    )
     validation: float = field(
         default=0.1,
         metadata={"gt": 0, "lt": 0.9, "description": "share of the training set held out to pick the best epoch"},
@@ -194,6 +257,9 @@ class Quantize:
     distill: Union[float, Distill] = field(
         default=0.5,
         metadata={"description": "qat: share of the teacher's loss, or {weight, temperature, features}"},
+    )
+    augment: Union[AugmentName, Augment] = field(
+        default="none", metadata={"description": "qat: random changes of pictures, as in finetune"}
     )
     ema: float = field(
         default=0.0,

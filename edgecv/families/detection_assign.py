@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["aligned", "overlaps", "paired", "sim_ota"]
+__all__ = ["aligned", "central", "matched", "overlaps", "paired", "sim_ota"]
 
 _TOP = 10
 _CENTRE_CELLS = 2.5
 _OUTSIDE = 1e5
 _TINY = 1e-9
 _SCORE_POWER, _OVERLAP_POWER = 0.5, 6.0
+_CENTRE_POINTS = 1.5
+_RANGE = 4.0
 
 
 def aligned(scores: Any, boxes: Any, centres: Any, truth: Any, classes: Any, *, each: int) -> tuple[Any, Any]:
@@ -94,6 +96,51 @@ def paired(scores: Any, boxes: Any, kinds: Any, truth: Any, classes: Any) -> tup
         owner[column], weight[column] = row, found[row, column]
         worth[row], worth[:, column] = 0, 0
     return owner, weight
+
+
+def matched(anchors: Any, truth: Any, *, match: float, free: float) -> tuple[Any, Any]:
+    """For each anchor `(M, 4)` the object `(G, 4)` that it overlaps by ``match`` or more; all are corners in pixels.
+
+    Each object also gets the anchor that overlaps it most, if any does (W. Liu et al., "SSD", arXiv:1512.02325).
+    Second, which anchors are neither: they overlap one by ``free`` or more, and not by ``match`` (T.-Y. Lin et al.,
+    "Focal loss for dense object detection", arXiv:1708.02002, section 4).
+    """
+    import torch
+
+    none = torch.full((len(anchors),), -1, dtype=torch.long, device=anchors.device)
+    if not len(truth):
+        return none, none > 0
+    found = overlaps(truth, anchors)
+    best, owner = found.max(dim=0)
+    owner = torch.where(best >= match, owner, none)
+    for row, anchor in enumerate(found.argmax(dim=1).tolist()):
+        if found[row, anchor] > 0:
+            owner[anchor] = row
+    return owner, (owner < 0) & (best >= free)
+
+
+def central(points: Any, strides: Any, truth: Any) -> Any:
+    """FCOS's way (Z. Tian et al., arXiv:1904.01355): the object that each point `(M, 2)` in its box answers for.
+
+    A point lies within 1.5 strides of the object's middle, and its map is for objects of this size: the farthest side
+    is between 4 and 8 strides away, with no lower end for the finest map and no upper end for the coarsest. Of several
+    objects the smallest counts. ``strides`` `(M,)` are those of the points' maps, ``truth`` `(G, 4)`; all in pixels.
+    """
+    import torch
+
+    none = torch.full((len(points),), -1, dtype=torch.long, device=points.device)
+    if not len(truth):
+        return none
+    before, after = points[None] - truth[:, None, :2], truth[:, None, 2:] - points[None]
+    sides = torch.cat([before, after], dim=2)
+    farthest = sides.amax(dim=2)
+    lowest = torch.where(strides == strides.min(), torch.zeros_like(strides), _RANGE * strides)
+    highest = torch.where(strides == strides.max(), torch.full_like(strides, torch.inf), 2 * _RANGE * strides)
+    near = (points[None] - _middle(truth)[:, None]).abs().amax(dim=2) < _CENTRE_POINTS * strides
+    fits = near & (sides.amin(dim=2) > 0) & (farthest > lowest) & (farthest < highest)
+    area = (truth[:, 2:] - truth[:, :2]).prod(dim=1)[:, None].expand_as(fits)
+    smallest = torch.where(fits, area, torch.full_like(area, torch.inf)).argmin(dim=0)
+    return torch.where(fits.any(dim=0), smallest, none)
 
 
 def overlaps(one: Any, other: Any) -> Any:

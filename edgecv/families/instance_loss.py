@@ -10,9 +10,7 @@ import numpy as np
 
 from edgecv.core.recipe import FamilySpec
 from edgecv.errors import DataError, ModelError
-from edgecv.families.detection_assign import aligned
-from edgecv.families.detection_cells import yolo_cells
-from edgecv.families.detection_loss import CELLS_OF_AN_OBJECT, detection_loss
+from edgecv.families.detection_loss import Owned, yolo_loss
 from edgecv.families.instance_heads import layout
 from edgecv.families.instance_truth import InstanceTruth
 
@@ -53,33 +51,25 @@ def instance_loss(outputs: Any, truths: Sequence[InstanceTruth], spec: FamilySpe
     rows = rows if rows.shape[1] == found.width else rows.transpose(1, 2)
     planes = planes if found.first else planes.movedim(-1, 1)
     stop = 4 + len(spec.labels)
-    boxes = replace(spec, head="yolo")
-    detected = detection_loss([rows[:, :stop]], [truth.as_boxes() for truth in truths], boxes)
-    return detected + _MASK_WEIGHT * _masks_lost(rows, planes.float(), truths, boxes)
+    boxes = [truth.as_boxes() for truth in truths]
+    detected, owned = yolo_loss([rows[:, :stop]], boxes, replace(spec, head="yolo"))
+    return detected + _MASK_WEIGHT * _masks_lost(rows[:, stop:].float(), planes.float(), truths, owned)
 
 
-def _masks_lost(rows: Any, planes: Any, truths: Sequence[InstanceTruth], spec: FamilySpec) -> Any:
+def _masks_lost(coefficients: Any, planes: Any, truths: Sequence[InstanceTruth], owned: Sequence[Owned]) -> Any:
     """`mask_loss` of the cells that learn an object, mean over them, by how well each fits its object."""
     import torch
 
-    stop = 4 + len(spec.labels)
-    cells = yolo_cells([rows[:, :stop].detach()], spec, truths[0].size)
-    centres = rows.new_tensor(cells.centres)
-    lost, weights = [rows.new_zeros(())], rows.new_zeros(())
-    for index, truth in enumerate(truths):
+    lost, weights = [planes.new_zeros(())], planes.new_zeros(())
+    for index, (truth, learned) in enumerate(zip(truths, owned, strict=True)):
         real = truth.select(~truth.crowd)
         if not len(real):
             continue
-        boxes, classes = rows.new_tensor(real.boxes), torch.from_numpy(real.class_ids).to(rows.device)
-        with torch.no_grad():
-            owner, weight = aligned(
-                cells.scores[index], cells.boxes[index], centres, boxes, classes, each=CELLS_OF_AN_OBJECT
-            )
-        mine = torch.nonzero(owner >= 0)[:, 0]
-        masks = torch.from_numpy(real.masks().astype(np.float32)).to(rows.device)
-        each = mask_loss(rows[index, stop:, mine].T.float(), planes[index], masks, boxes, owner[mine])
-        lost.append((each * weight[mine]).sum())
-        weights = weights + weight[mine].sum()
+        masks = torch.from_numpy(real.masks().astype(np.float32)).to(planes.device)
+        boxes = planes.new_tensor(real.boxes)
+        each = mask_loss(coefficients[index, :, learned.cells].T, planes[index], masks, boxes, learned.owners)
+        lost.append((each * learned.weights).sum())
+        weights = weights + learned.weights.sum()
     return sum(lost[1:], lost[0]) / weights.clamp_min(1.0)
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgecv.core.results import Placement
+from edgecv.core.results import Placement, Shapes
 from edgecv.core.tensor import FloatArray
 from edgecv.families.text_layout import Line, reading_order
 from edgecv.vision.draw import Brief, color_of, put_text
@@ -62,18 +62,15 @@ class TextTruth:
         moved = [np.asarray(place.to_network(np.array(polygon))) for polygon in self.polygons]
         return self._inside(moved, size)
 
-    def moved(self, *, down: int, right: int, mirrored: bool) -> TextTruth:
-        """The same after the picture was moved by whole pixels and then, perhaps, mirrored.
+    def shapes(self) -> Shapes:
+        """The corners of all pieces, to be moved with their picture."""
+        corners = [corner for polygon in self.polygons for corner in polygon]
+        return Shapes(np.zeros((0, 4), dtype=np.float32), np.array(corners, dtype=np.float32).reshape(-1, 2))
 
-        Raises:
-            ValueError: ``size`` is not known.
-        """
-        if self.size is None:
-            raise ValueError("the size of the picture is not known; place the text in the network's input first")
-        points = [np.array(polygon) + np.array([right, down]) for polygon in self.polygons]
-        if mirrored:
-            points = [np.array([self.size[1], 0]) + polygon * np.array([-1, 1]) for polygon in points]
-        return self._inside(points, self.size)
+    def with_shapes(self, shapes: Shapes, *, size: tuple[int, int], mirrored: bool) -> TextTruth:
+        """The same with other corners in a picture of ``size``, cut as `placed` does."""
+        ends = np.cumsum([len(polygon) for polygon in self.polygons])
+        return self._inside(np.split(shapes.points, ends[:-1]) if len(ends) else [], size)
 
     def _inside(self, polygons: list[npt.NDArray[Any]], size: tuple[int, int]) -> TextTruth:
         rows, marks = [], []

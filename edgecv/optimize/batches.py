@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from edgecv.core.contract import InputContract
 from edgecv.core.protocols import Batches, MapTruth, PlacedTruth, PointTruth, Reader
-from edgecv.core.tensor import Array, FloatArray
+from edgecv.core.steps import Augment, AugmentName, augment_of
+from edgecv.core.tensor import FloatArray
 from edgecv.errors import DataError
+from edgecv.optimize.augment import FlatMap, changed, mosaic
 
-__all__ = ["Augment", "EpochBatches", "make_batches", "split_indices"]
-
-Augment = Literal["none", "crop", "crop-flip"]
-
-_PAD_SHARE = 8
-"""Random crops move by up to 1/8 of the picture's side, the usual 4 pixels of CIFAR's 32."""
+__all__ = ["EpochBatches", "make_batches", "split_indices"]
 
 
 @dataclass
@@ -35,18 +32,10 @@ class _Cache:
     items: dict[int, tuple[FloatArray, Any]] = field(default_factory=dict)
 
     def keep(self, index: int, item: tuple[FloatArray, Any]) -> None:
-        size = item[0].nbytes + (item[1].values.nbytes if isinstance(item[1], _Map) else 0)
+        size = item[0].nbytes + (item[1].values.nbytes if isinstance(item[1], FlatMap) else 0)
         if index not in self.items and self.used_bytes + size <= self.limit_bytes:
             self.items[index] = item
             self.used_bytes += size
-
-
-@dataclass(frozen=True)
-class _Map:
-    """A `MapTruth` over the network's input, `(H, W)`."""
-
-    values: Array
-    fill: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ class EpochBatches:
     truths: an int64 array `(N,)` where the truths are integers, an array `(N, H, W)` of maps over the network's
     input where they are a `MapTruth`, otherwise a list, in pixels of the network's input where they are a `PointTruth`
     or a `PlacedTruth` (boxes).
-    Both go through crops and flips with their pictures.
+    They change with their pictures where ``augment`` says so (`edgecv.optimize.augment`).
     """
 
     reader: Reader
@@ -65,7 +54,7 @@ class EpochBatches:
     indices: tuple[int, ...]
     batch_size: int
     shuffle_seed: int | None
-    augment: Augment
+    augment: Augment | None
     workers: int
     cache: _Cache = field(repr=False, compare=False)
     rank: int = 0
@@ -122,6 +111,19 @@ class EpochBatches:
         return [int(index) for index in order[self.rank : even : self.world]]
 
     def _sample(self, index: int, epoch: int) -> tuple[FloatArray, Any]:
+        item = self._prepared(index)
+        if self.augment is None:
+            return item
+        random = np.random.default_rng((self.shuffle_seed or 0, epoch, index))
+        if self.augment.mosaic > 0 and random.random() < self.augment.mosaic:
+            return mosaic(item, lambda: self._prepared(self._any(random)), self.augment, self.contract, random)
+        return changed(item, self.augment, self.contract, random)
+
+    def _any(self, random: np.random.Generator) -> int:
+        return self.indices[int(random.integers(len(self.indices)))]
+
+    def _prepared(self, index: int) -> tuple[FloatArray, Any]:
+        """Sample ``index`` as the network takes it, before any change."""
         item = self.cache.items.get(index)
         if item is None:
             from edgecv.vision.clips import picture_size
@@ -131,16 +133,7 @@ class EpochBatches:
             inputs = preprocess(sample.image, self.contract, layout="NCHW")
             item = (inputs, _placed(sample.truth, picture_size(sample.image), self.contract))
             self.cache.keep(index, item)
-        if self.augment == "none":
-            return item
-        random = np.random.default_rng((self.shuffle_seed or 0, epoch, index))
-        move = _drawn_move(item[0].shape[1:], flip=self.augment == "crop-flip", random=random)
-        truth = item[1]
-        if isinstance(truth, _Map):
-            truth = replace(truth, values=_moved(truth.values, move, fill=truth.fill))
-        elif isinstance(truth, PointTruth | PlacedTruth):
-            truth = truth.moved(down=move.down, right=move.right, mirrored=move.mirrored)
-        return _moved(item[0], move, fill=0.0), truth
+        return item
 
 
 def make_batches(
@@ -149,7 +142,7 @@ def make_batches(
     *,
     batch_size: int,
     shuffle_seed: int | None = None,
-    augment: Augment = "none",
+    augment: AugmentName | Augment = "none",
     indices: Sequence[int] | None = None,
     workers: int = 0,
     cache_mb: float = 256.0,
@@ -157,8 +150,8 @@ def make_batches(
     """Batches of ``reader``'s pictures as the network takes them.
 
     ``shuffle_seed`` set means another order each epoch (None: the reader's order); ``indices`` picks
-    samples; ``workers`` threads prepare pictures ahead; prepared arrays are kept up to ``cache_mb``
-    (10^6 bytes), so that small sets are read once.
+    samples; ``augment`` says how pictures change; ``workers`` threads prepare pictures ahead; prepared
+    arrays are kept up to ``cache_mb`` (10^6 bytes), so that small sets are read once.
 
     Raises:
         DataError: there is no sample to take.
@@ -169,7 +162,7 @@ def make_batches(
     if batch_size < 1:
         raise DataError(f"batch_size is {batch_size}; it must be 1 or more")
     cache = _Cache(limit_bytes=int(cache_mb * 1e6))
-    return EpochBatches(reader, contract, chosen, batch_size, shuffle_seed, augment, workers, cache)
+    return EpochBatches(reader, contract, chosen, batch_size, shuffle_seed, augment_of(augment), workers, cache)
 
 
 def split_indices(truths: Sequence[Any], *, share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -206,7 +199,7 @@ def _stack(items: list[tuple[FloatArray, Any]]) -> tuple[FloatArray, Any]:
     truths = [item[1] for item in items]
     if all(isinstance(truth, (int, np.integer)) for truth in truths):
         return inputs, np.asarray(truths, dtype=np.int64)
-    if all(isinstance(truth, _Map) for truth in truths):
+    if all(isinstance(truth, FlatMap) for truth in truths):
         return inputs, np.stack([truth.values for truth in truths])
     return inputs, truths
 
@@ -214,37 +207,9 @@ def _stack(items: list[tuple[FloatArray, Any]]) -> tuple[FloatArray, Any]:
 def _placed(truth: Any, picture: tuple[int, int], contract: InputContract) -> Any:
     """The truth of a picture of (height, width) where the network sees it."""
     if isinstance(truth, MapTruth):
-        return _Map(truth.to_network(contract), truth.fill)
+        return FlatMap(truth.to_network(contract), truth.fill)
     if isinstance(truth, PlacedTruth):
         from edgecv.vision.image import geometry
 
         return truth.placed(geometry(picture, contract), contract.size)
     return truth.to_network(contract) if isinstance(truth, PointTruth) else truth
-
-
-@dataclass(frozen=True)
-class _Move:
-    """How a picture is moved: by so many pixels down and right (negative: up and left), then mirrored or not."""
-
-    down: int
-    right: int
-    mirrored: bool
-
-
-def _drawn_move(size: tuple[int, ...], *, flip: bool, random: np.random.Generator) -> _Move:
-    """A random move by up to 1/8 of ``size`` (height, width), mirrored half of the time."""
-    pad_y, pad_x = (max(1, length // _PAD_SHARE) for length in size)
-    down, right = pad_y - int(random.integers(2 * pad_y + 1)), pad_x - int(random.integers(2 * pad_x + 1))
-    return _Move(down, right, bool(flip and random.random() < 0.5))
-
-
-def _moved(array: Array, move: _Move, *, fill: float) -> Array:
-    """``array`` `(..., H, W)` moved as ``move`` says; ``fill`` comes in at the edges (0 is the mean colour)."""
-    height, width = array.shape[-2:]
-    out = np.full(array.shape, fill, dtype=array.dtype)
-    rows = slice(max(0, move.down), height + min(0, move.down))
-    columns = slice(max(0, move.right), width + min(0, move.right))
-    from_rows = slice(max(0, -move.down), height + min(0, -move.down))
-    from_columns = slice(max(0, -move.right), width + min(0, -move.right))
-    out[..., rows, columns] = array[..., from_rows, from_columns]
-    return np.ascontiguousarray(out[..., ::-1]) if move.mirrored else out

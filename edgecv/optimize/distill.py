@@ -17,8 +17,9 @@ from torch.nn import functional
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import Distill, FamilySpec
 from edgecv.errors import ModelError
+from edgecv.families.detection_cells import CELL_HEADS
+from edgecv.families.detection_rows import Cells, corners, rows_of
 from edgecv.families.instance_heads import layout
-from edgecv.optimize.cells import CELL_HEADS, Cells, rows_of
 
 __all__ = [
     "Match",
@@ -84,7 +85,7 @@ def output_match(spec: FamilySpec, contract: InputContract, *, distill: Distill)
     if spec.kind == "detection" and spec.head in CELL_HEADS:
         read = CELL_HEADS[spec.head]
         return lambda student, teacher: cells_loss(
-            read(_floats(student), spec, contract), read(_floats(teacher), spec, contract)
+            read(tensors_of(student), spec, contract.size), read(tensors_of(teacher), spec, contract.size)
         )
     if spec.kind == "instance" and spec.head == "prototypes":
         return lambda student, teacher: prototypes_loss(student, teacher, spec)
@@ -196,10 +197,7 @@ def prototypes_loss(student: Any, teacher: Any, spec: FamilySpec) -> Tensor:
     error over the teacher's mean square, coefficients where the teacher is sure; a scalar."""
     (one, planes), (other, wanted) = (_prototype_parts(_floats(outputs), spec) for outputs in (student, teacher))
     stop = 4 + len(spec.labels)
-    mine, theirs = (
-        Cells(rows[..., 4:stop], None, torch.cat([low, low + rows[..., 2:4]], dim=-1))
-        for rows, low in ((rows, rows[..., :2] - rows[..., 2:4] / 2) for rows in (one, other))
-    )
+    mine, theirs = (Cells(rows[..., 4:stop], None, corners(rows[..., :4])) for rows in (one, other))
     sure = theirs.confidence[..., None]
     away = (sure * (one - other)[..., stop:].square()).sum() / (sure * other[..., stop:].square()).sum().clamp(
         min=1e-12
@@ -235,9 +233,8 @@ def _pose_cells(outputs: Sequence[Tensor]) -> Cells:
         raise ModelError(
             f"the model gave an output of shape {tuple(output.shape)}; head yolo-pose needs (1, 5 + 3K, N)"
         )
-    centres, sizes = rows[..., :2], rows[..., 2:4]
     points = rows[..., 5:].unflatten(-1, (-1, 3))[..., :2].flatten(-2)
-    return Cells(rows[..., 4:5], None, torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1), points)
+    return Cells(rows[..., 4:5], None, corners(rows[..., :4]), points)
 
 
 def _floats(outputs: Any) -> list[Tensor]:

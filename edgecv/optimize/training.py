@@ -22,7 +22,7 @@ from torch import nn
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Distill
-from edgecv.errors import ModelError
+from edgecv.errors import ModelError, UsageError
 from edgecv.optimize.batches import EpochBatches
 from edgecv.optimize.checkpoint import EpochFigures, TrainState, read_checkpoint, write_checkpoint
 from edgecv.optimize.distill import Match, distillation_loss, first_tensor, mixed_loss
@@ -33,6 +33,7 @@ from edgecv.optimize.features import FeatureTaps, tap_features
 __all__ = ["EpochFigures", "FitResult", "Hooks", "Objective", "TrainPlan", "fit", "learning_rate", "top1_score"]
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
+OwnLoss = Callable[[nn.Module, torch.Tensor, Any], torch.Tensor]
 ScoreFunction = Callable[[Any, Any], float]
 
 
@@ -66,6 +67,8 @@ class Objective:
     truths)`` is the mean of a figure over the batch, higher is better (None: minus the validation loss);
     ``score_name`` is what reports call it. ``teacher`` is used where ``distill.weight`` > 0;
     ``match(student, teacher)`` compares the outputs of both (None: the first tensors are logits `(N, C)`).
+    ``own(module, inputs, truths)`` stands for ``loss`` where that needs more of a network than its outputs; it takes no
+    teacher and one process.
     """
 
     loss: LossFunction
@@ -75,6 +78,7 @@ class Objective:
     match: Match | None = None
     score_name: str = "score"
     labels: bool = True
+    own: OwnLoss | None = None
 
     def compare(self, student: Any, teacher: Any) -> torch.Tensor:
         """How far the student's outputs are from the teacher's, a scalar tensor."""
@@ -196,6 +200,8 @@ class _Session:
 def _run(session: _Session) -> FitResult:
     plan, module = session.plan, session.module
     fabric = launch_fabric(plan.devices, precision=plan.precision)
+    if session.objective.own is not None and fabric.world_size > 1:
+        raise UsageError(f"{fabric.world_size} processes train; a network whose parts have their own losses takes one")
     torch.manual_seed(plan.seed)
     session.hooks.set_mode(module, True)
     optimizer = _optimizer(module, plan)
@@ -279,7 +285,7 @@ def _train_epoch(
             group["lr"] = rate
         inputs, targets = _tensors(arrays, truths, fabric.device)
         optimizer.zero_grad()
-        loss = _loss(session, learner.wrapped(inputs), targets, inputs)
+        loss = _loss(session, fabric, learner.wrapped, targets, inputs)
         value = float(loss.item())
         if not math.isfinite(value):
             raise ModelError(
@@ -296,8 +302,12 @@ def _train_epoch(
     return _mean(fabric, total, samples)
 
 
-def _loss(session: _Session, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
+def _loss(session: _Session, fabric: Any, network: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
     objective, features = session.objective, session.features
+    if objective.own is not None:
+        with fabric.autocast():
+            return objective.own(session.module, inputs, targets)
+    outputs = network(inputs)
     weight = objective.distill.weight
     task_loss = objective.loss(outputs, targets) if weight < 1.0 or objective.teacher is None else None
     if objective.teacher is None or weight == 0.0:
@@ -329,11 +339,16 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
             if index % fabric.world_size != fabric.global_rank:
                 continue
             inputs, targets = _tensors(arrays, truths, fabric.device)
+            if objective.own is not None:
+                losses += float(objective.own(session.module, inputs, targets).item()) * len(arrays)
+                samples += len(arrays)
+                continue
             outputs = session.module(inputs)
             value = float(_judged(objective, outputs, targets, inputs).item())
             losses += value * len(arrays)
             scores += (-value if objective.score is None else objective.score(outputs, targets)) * len(arrays)
             samples += len(arrays)
+    scores = scores if objective.own is None else -losses
     return EpochFigures(epoch, loss, _mean(fabric, losses, samples), _mean(fabric, scores, samples))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgecv.families.detection_assign import aligned, overlaps, paired, sim_ota  # noqa: E402
+from edgecv.families.detection_assign import aligned, central, matched, overlaps, paired, sim_ota  # noqa: E402
 
 FOUR = torch.tensor([[8.0, 8.0], [24.0, 8.0], [8.0, 24.0], [24.0, 24.0]])
 
@@ -102,3 +102,31 @@ def test_rows_and_objects_in_pairs() -> None:
     owner, weight = paired(scores, boxes, kinds, truth, classes)
     assert owner.tolist() == [0, 1, -1, -1], "the last two have the wrong class"
     assert weight.tolist() == pytest.approx([1.0, 0.75, 0, 0])
+
+
+def test_anchors_that_overlap_by_the_share_and_the_best_of_each_object() -> None:
+    anchors = torch.tensor([[0.0, 0, 100, 50], [100, 0, 200, 50], [0, 50, 100, 100], [20, 0, 100, 50], [0, 0, 45, 50]])
+    truth = torch.tensor([[0.0, 0, 100, 50], [190, 90, 200, 100]])
+    owner, unclear = matched(anchors, truth, match=0.5, free=0.4)
+    assert owner.tolist() == [0, -1, -1, 0, -1], "0.8 of the first object; no anchor overlaps the second one"
+    assert unclear.tolist() == [False, False, False, False, True], "0.45: neither"
+    assert not matched(anchors, truth, match=0.5, free=0.5)[1].any()
+    owner, unclear = matched(anchors, torch.tensor([[110.0, 5, 130, 20]]), match=0.5, free=0.4)
+    assert owner.tolist() == [-1, 0, -1, -1, -1], "far below a half, but its best"
+    assert not unclear.any()
+    owner, unclear = matched(anchors, torch.zeros(0, 4), match=0.5, free=0.4)
+    assert owner.tolist() == [-1] * 5
+    assert not unclear.any()
+
+
+def test_points_near_the_middle_of_objects_of_their_size() -> None:
+    points = torch.tensor([[20.0, 20], [28, 20], [40, 20], [20, 20], [60, 60], [60, 60]])
+    strides = torch.tensor([8.0, 8, 8, 16, 16, 32])
+    small, wide = [4.0, 4, 44, 36], [0.0, 0, 400, 400]
+    assert central(points, strides, torch.tensor([small])).tolist() == [0, 0, -1, -1, -1, -1], "24 pixels: stride 8"
+    large = torch.tensor([[0.0, 0, 130, 130]])
+    assert central(points, strides, large).tolist() == [-1, -1, -1, -1, 0, -1], "70 pixels: from 64 to 128, stride 16"
+    assert central(points + 140, strides, torch.tensor([wide]))[5] == 0, "the coarsest map takes all that is larger"
+    inner = [12.0, 12, 36, 28]
+    assert central(points, strides, torch.tensor([small, inner])).tolist()[:2] == [1, 1], "the smaller one counts"
+    assert central(points, strides, torch.zeros(0, 4)).tolist() == [-1] * 6

@@ -22,12 +22,26 @@ import torch
 
 SIZE = (64, 96)
 LABELS = ("a", "b", "c")
-HEAD_NAMES = ("yolox", "yolo", "yolo-end2end", "fastestdet", "ssd")
-SSD = {"feature_maps": [[4, 6], [2, 3]], "scales": [0.3, 0.6, 0.9], "aspect_ratios": [[2], [2]]}
+HEAD_NAMES = ("yolox", "yolo", "yolo-end2end", "fastestdet", "ssd", "retinanet", "fcos", "detr")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ssd": {"feature_maps": [[4, 6], [2, 3]], "scales": [0.3, 0.6, 0.9], "aspect_ratios": [[2], [2]]},
+    "retinanet": {"strides": [16, 32], "sizes": [[24], [48]]},
+    "fcos": {"strides": [8, 16]},
+}
+SHAPES = {
+    "yolox": (1, 126, 8),
+    "yolo": (1, 126, 7),
+    "yolo-end2end": (1, 12, 6),
+    "fastestdet": (1, 8, 4, 6),
+    "ssd": (1, 120, 7),
+    "retinanet": (1, 90, 7),
+    "fcos": (1, 120, 8),
+    "detr": (1, 10, 8),
+}
 
 
 def spec_of(head: str, **options: Any) -> FamilySpec:
-    return FamilySpec("detection", LABELS, head=head, options={**(SSD if head == "ssd" else {}), **options})
+    return FamilySpec("detection", LABELS, head=head, options={**OPTIONS.get(head, {}), **options})
 
 
 def truth_of(*rows: tuple[float, float, float, float, int], crowd: tuple[int, ...] = ()) -> DetectionTruth:
@@ -45,9 +59,8 @@ class Free(torch.nn.Module):
     def __init__(self, head: str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        shape = {"yolox": (1, 126, 8), "yolo": (1, 126, 7), "yolo-end2end": (1, 12, 6), "fastestdet": (1, 8, 4, 6)}
         self.head = head
-        self.values = torch.nn.Parameter(torch.randn(shape.get(head, (1, 24 * 4 + 6 * 4, 7))) * 0.1)
+        self.values = torch.nn.Parameter(torch.randn(SHAPES[head]) * 0.1)
 
     def forward(self) -> Any:
         cells = torch.from_numpy(points(SIZE, (8, 16, 32)).copy())
@@ -67,7 +80,11 @@ class Free(torch.nn.Module):
         if self.head == "fastestdet":
             first, sides, classes = self.values[:, :1], self.values[:, 1:5], self.values[:, 5:]
             return torch.cat([(first - 1).sigmoid(), sides, classes.softmax(dim=1)], dim=1)
-        return boxes, rest
+        if self.head == "fcos":
+            return boxes.exp(), rest[..., :3] - 3, rest[..., 3:]
+        if self.head == "detr":  # with "no object" last
+            return rest, (boxes - torch.tensor([0.0, 0.0, 1.0, 1.0])).sigmoid()
+        return boxes, (rest - 3 if self.head == "retinanet" else rest)
 
 
 def trained(head: str, truth: DetectionTruth, *, steps: int = 120, **options: Any) -> tuple[Any, list[float], Any]:
@@ -146,8 +163,10 @@ def test_the_table_of_kinds_names_the_heads_that_train() -> None:
 
 
 def test_what_cannot_be_learned() -> None:
-    with pytest.raises(ModelError, match=r"no loss on labels for head 'detr'; set distill: 1.0"):
-        detection.loss(None, [ONE], spec_of("detr"), label_smoothing=0.0)
+    with pytest.raises(ModelError, match=r"no loss on labels for head 'rcnn'; set distill: 1.0"):
+        detection.loss(None, [ONE], spec_of("rcnn"), label_smoothing=0.0)
+    with pytest.raises(ModelError, match=r"100 boxes; no maps of an input of \[64, 96\].*set distill: 1.0"):
+        detection.loss(torch.zeros(1, 7, 100), [ONE], spec_of("yolo"), label_smoothing=0.0)
     plain = DetectionTruth(ONE.boxes, ONE.class_ids)
     with pytest.raises(DataError, match="boxes in the network's input"):
         detection.loss(Free("yolo")(), [plain], spec_of("yolo"), label_smoothing=0.0)

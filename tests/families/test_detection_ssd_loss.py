@@ -10,12 +10,11 @@ import pytest
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import DetectionTruth
 from edgecv.errors import ModelError
-from edgecv.families.detection_ssd_loss import matched_priors, ssd_loss
+from edgecv.families.detection_ssd_loss import ssd_loss
 
 torch = pytest.importorskip("torch")
 
 SIZE = (100, 200)
-ANCHORS = torch.tensor([[0.0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.1, 0, 0.5, 0.5]])
 OPTIONS = {"feature_maps": [[2, 2]], "scales": [0.5, 0.5], "aspect_ratios": [[]]}
 
 
@@ -29,18 +28,19 @@ def spec_of(*, background: bool = False, outputs: str = "logits") -> FamilySpec:
     return FamilySpec("detection", labels, head="ssd", background=background, outputs=outputs, options=OPTIONS)  # type: ignore[arg-type]
 
 
-def test_priors_that_overlap_by_half_and_the_best_of_each_object() -> None:
-    owner, allowed = matched_priors(truth_of((0, 0, 100, 50), (190, 90, 200, 100)), ANCHORS)
-    assert owner.tolist() == [0, -1, -1, 0], "0.8 of the first object; no prior overlaps the second one"
-    assert allowed.all()
-    owner, _ = matched_priors(truth_of((110, 5, 130, 20)), ANCHORS)
-    assert owner.tolist() == [-1, 0, -1, -1], "far below a half, but its best"
-
-
 def test_priors_in_crowds_are_no_negatives() -> None:
-    owner, allowed = matched_priors(truth_of((0, 0, 100, 100), crowd=(True,)), ANCHORS)
-    assert owner.tolist() == [-1] * 4
-    assert allowed.tolist() == [False, True, False, False]
+    everywhere = truth_of((0, 0, 200, 100), crowd=(True,))
+    assert ssd_loss(zeros(3), [everywhere], spec_of(background=True)).item() == pytest.approx(0.0, abs=1e-6)
+    left = truth_of((0, 0, 100, 100), crowd=(True,))  # three negatives count where there is no positive
+    assert ssd_loss(zeros(3), [left], spec_of(background=True)).item() == pytest.approx(3 * np.log(3), rel=1e-4)
+
+
+def test_steps_place_the_priors() -> None:
+    """Cells that do not fill the input are where the option ``steps`` puts them."""
+    spec = spec_of(background=True)
+    wider = FamilySpec("detection", spec.labels, head="ssd", background=True, options={**OPTIONS, "steps": [40]})
+    truth = truth_of((0, 0, 100, 50))
+    assert ssd_loss(zeros(3), [truth], wider).item() != pytest.approx(ssd_loss(zeros(3), [truth], spec).item())
 
 
 def zeros(columns: int) -> list[Any]:

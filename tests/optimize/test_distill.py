@@ -9,7 +9,7 @@ import torch
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import Distill, FamilySpec
 from edgecv.errors import ModelError
-from edgecv.optimize.cells import Cells
+from edgecv.families.detection_rows import Cells
 from edgecv.optimize.distill import (
     as_distill,
     cells_loss,
