@@ -176,6 +176,14 @@ def _data_options(command: argparse.ArgumentParser, *, default: str | None = Non
     command.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
 
 
+def _index_options(index: argparse.ArgumentParser) -> None:
+    index.add_argument("artifact")
+    _data_options(index)
+    index.add_argument("--out", required=True, help="file to write, such as people.npz")
+    index.add_argument("--threads", type=int)
+    index.add_argument("--json", action="store_true")
+
+
 def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "what",
@@ -191,6 +199,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     first.add_argument("--reid", metavar="DIR", help="model whose embeddings tell the tracker who is who")
     first.add_argument("--second", "--pose", dest="second", metavar="DIR", help="model that looks at each object")
     first.add_argument("--second-class", action="append", metavar="LABEL", help="only at objects of this class")
+    first.add_argument("--gallery", metavar="FILE", help="of `edgecv index`: whom an embedding shows, in words")
     first.add_argument("--score", type=float, help="objects below this score are left out")
     first.add_argument("--threads", type=int, help="CPU threads of each engine")
     source = run.add_argument_group("camera")
@@ -221,9 +230,9 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     imported.add_argument("file", help=".onnx, .tflite or .xml")
     imported.add_argument("--out", required=True, help="folder of the artifact; must not exist")
     imported.add_argument("--labels", help="text file, one class name a line (pose: not needed)")
-    imported.add_argument(
-        "--size", required=True, type=int, nargs=2, metavar=("H", "W"), help="network input in pixels"
-    )
+    seen = imported.add_mutually_exclusive_group(required=True)
+    seen.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="network input in pixels")
+    seen.add_argument("--vector", type=int, metavar="COUNT", help="the input is a row of so many numbers, no picture")
     imported.add_argument("--color", choices=("rgb", "bgr", "gray"), default="rgb")
     imported.add_argument("--mean", type=float, nargs="+", help="subtracted, per channel (default: 0)")
     imported.add_argument("--std", type=float, nargs="+", help="divided by, per channel (default: 1)")
@@ -260,6 +269,10 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     imported.add_argument("--background", action="store_true", help="output 0 is a background class")
     imported.add_argument("--outputs", choices=("logits", "probabilities"), default="logits")
     imported.add_argument("--name", help="name of the artifact (default: the file's)")
+
+    _index_options(
+        _add(commands, "index", "make a gallery of known identities for an embedding model", "index", "index")
+    )
 
     build = _add(commands, "build", "finish a deferred artifact on the device that will run it", "artifact", "build")
     build.add_argument("artifact")

@@ -1,8 +1,9 @@
 """Train a small network on made-up scenes and write its weights: ``python tools/train_scenes.py masks``.
 
 Makes the weights that recipes/segmentation/scenes-unet.yaml (masks), recipes/depth/scenes-depth.yaml (depth),
-recipes/detection/scenes-yolo.yaml (boxes) or recipes/instance/scenes-yoloseg.yaml (instances) start from, in some
-minutes on one core. They are those of the last epoch; the test scenes are only looked at afterwards.
+recipes/detection/scenes-yolo.yaml (boxes), recipes/instance/scenes-yoloseg.yaml (instances) or
+recipes/embedding/scenes-identities.yaml (identities) start from, in some minutes on one core. They are those of the
+last epoch; the test scenes are only looked at afterwards.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from edgecv.core.contract import InputContract
 from edgecv.core.kinds import DataKind
 from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import DataSpec, FamilySpec
+from edgecv.core.steps import AugmentName
 from edgecv.data.readers import open_reader
 from edgecv.models.reference_detection import yolo11_like
+from edgecv.models.reference_embedding import embedding_cnn
 from edgecv.models.reference_instance import yolo_seg
 from edgecv.models.reference_segmentation import unet
 from edgecv.models.weights import save_module_state
-from edgecv.optimize.batches import Augment, make_batches
+from edgecv.optimize.batches import make_batches
 from edgecv.optimize.distill import tensors_of
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import family_objective
@@ -48,12 +51,14 @@ class Task:
     family: FamilySpec
     data: DataKind
     network: Callable[[], torch.nn.Module]
-    augment: Augment
+    augment: AugmentName
     file: str = "scenes-unet.safetensors"
     contract: InputContract = CONTRACT
     scenes: int = 300
     epochs: int = 20
     ema: float = 0.0
+    batch: int = 12
+    tests: int = 100
 
 
 TASKS = {
@@ -82,6 +87,19 @@ TASKS = {
         epochs=24,
         ema=0.995,
     ),
+    "identities": Task(
+        FamilySpec("embedding", ("plaque",), options={"temperature": 0.1}),
+        "scenes-identities",
+        embedding_cnn,
+        "crop",
+        "scenes-identities.safetensors",
+        replace(CONTRACT, size=(64, 64)),
+        scenes=3000,
+        epochs=30,
+        ema=0.99,
+        batch=128,
+        tests=500,
+    ),
     "masks": Task(
         FamilySpec("segmentation", ("background", *LABELS), options={"dice": 0.3}),
         "scenes-masks",
@@ -104,7 +122,7 @@ def main() -> None:
     family, module = task.family, task.network()
     spec = DataSpec(kind=task.data, split="train", limit=arguments.scenes or task.scenes)
     train = open_reader(spec, base=RECIPES, labels=family.labels)
-    batches = make_batches(train, task.contract, batch_size=12, shuffle_seed=SEED, augment=task.augment)
+    batches = make_batches(train, task.contract, batch_size=task.batch, shuffle_seed=SEED, augment=task.augment)
     epochs = arguments.epochs or task.epochs
     plan = TrainPlan(epochs, lr=5e-3, weight_decay=1e-4, seed=SEED, devices=Devices("cpu"), ema=task.ema)
     fit(module, train=batches, validation=None, objective=family_objective(family), plan=plan, progress=progress)
@@ -112,7 +130,7 @@ def main() -> None:
     save_module_state(out, module.half())
     module.float()  # judged as it is stored
 
-    test = open_reader(DataSpec(kind=task.data, split="test", limit=100), base=RECIPES, labels=family.labels)
+    test = open_reader(DataSpec(kind=task.data, split="test", limit=task.tests), base=RECIPES, labels=family.labels)
     judge = families.get(family.kind)
     metric = judge.metric(family, judge.METRICS[0])
     for index in range(len(test)):

@@ -24,9 +24,11 @@ from edgecv.runtime.load import load_artifact
 
 def import_file(options: argparse.Namespace) -> int:
     """Make an artifact from a bare model file."""
-    channels = 1 if options.color == "gray" else 3
+    vector = options.vector is not None
+    channels = 1 if options.color == "gray" or vector else 3
     contract = InputContract(
-        size=tuple(options.size),
+        size=(1, options.vector) if vector else tuple(options.size),
+        vector=vector,
         color=options.color,
         mean=tuple(options.mean or [0.0] * channels),
         std=tuple(options.std or [1.0] * channels),
@@ -53,7 +55,8 @@ def import_file(options: argparse.Namespace) -> int:
     )
     name = options.name or Path(options.file).stem.lower()
     out = import_model(options.file, out=options.out, name=name, family=family, contract=contract)
-    print(f"{out} is an artifact; try: edgecv run {out} PICTURE")
+    hint = f"eval {out} --data vectors:FILE.csv" if vector else f"run {out} PICTURE"
+    print(f"{out} is an artifact; try: edgecv {hint}")
     return 0
 
 
@@ -102,7 +105,7 @@ def _unit(metric: str) -> str:
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path} cannot be read as labels ({error}); give a text file with one class name a line"

@@ -21,11 +21,12 @@ from edgecv.core.stream import FrameResult, LoopStatus
 from edgecv.data.imagefile import load_image
 from edgecv.data.video_file import VIDEOS, look_at, read_clip
 from edgecv.errors import DataError, UsageError
+from edgecv.runtime.gallery import open_gallery
 from edgecv.runtime.load import load_artifact
 from edgecv.runtime.session import Session, open_session
 from edgecv.runtime.sinks.files import write_picture
 from edgecv.runtime.spec import PipelineSpec, SecondStage, read_spec
-from edgecv.vision.clips import middle
+from edgecv.vision.clips import check_clip, middle
 from edgecv.vision.draw import picture_of
 from edgecv.vision.image import Image
 
@@ -156,6 +157,10 @@ def _spec(options: argparse.Namespace) -> PipelineSpec:
         spec = replace(spec, sinks=(*spec.sinks, f"results={options.save}"))
     if options.second:
         spec = replace(spec, second=SecondStage(options.second, classes=tuple(options.second_class or ())))
+    if options.gallery:
+        if spec.second is None:
+            raise UsageError("--gallery names what a second stage sees; add --second DIR, or give pictures")
+        spec = replace(spec, second=replace(spec.second, gallery=options.gallery))
     return spec
 
 
@@ -166,9 +171,15 @@ def _pictures(options: argparse.Namespace) -> int:
         raise UsageError(f"{folder} is no artifact (it has no {MANIFEST}); before pictures, name an artifact's folder")
     places = _places(Path(options.save), names) if options.save else {}
     with load_artifact(folder, threads=options.threads) as model:
+        gallery = open_gallery(options.gallery, model) if options.gallery else None
         for name in names:
-            image = _load(name, model.manifest.contract.clip)
+            clip = model.manifest.contract.clip
+            image = _load(name, clip)
+            if clip is not None:
+                check_clip(image, clip)
             result = model.predict(image)
+            if gallery is not None:
+                result = gallery.recognise(result)
             if name in places:
                 write_picture(places[name], picture_of(middle(image), result))
             print(json.dumps({"image": name, **result.to_dict()}) if options.json else f"{name}: {result.words()}")

@@ -82,7 +82,7 @@ def open_data(options: argparse.Namespace, model: Model) -> Reader:
     Raises:
         UsageError: the option names no data set, or the data set cannot be used.
     """
-    spec = _spec(options)
+    spec = data_spec(options)
     manifest = model.manifest
     reader = open_reader(
         spec,
@@ -109,7 +109,12 @@ def open_labelled(options: argparse.Namespace, model: Model) -> Reader:
     return reader
 
 
-def _spec(options: argparse.Namespace) -> DataSpec:
+def data_spec(options: argparse.Namespace) -> DataSpec:
+    """The data set that ``--data`` and the options beside it name.
+
+    Raises:
+        UsageError: they name none, or a key does not go with its kind.
+    """
     kind, _, rest = options.data.partition(":")
     facts = data_facts(kind)
     if facts is None or (facts.path != "none" and not rest):

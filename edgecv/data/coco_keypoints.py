@@ -57,7 +57,8 @@ def list_keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> List
     """Whole pictures with all their persons or, with ``spec.crop``, one cut-out for each labelled person.
 
     The order is the file's; no picture is opened. Truths are `PoseTruth`. The one category that has keypoints and a
-    name among ``labels`` counts. A cut-out is what a second stage would look at (`edgecv.vision.crops`): the box
+    name among ``labels`` counts; an empty list of them (face landmarks are often so) stands for points by number. A
+    cut-out is what a second stage would look at (`edgecv.vision.crops`): the box
     widened to ``spec.crop`` (width / height) and made a quarter larger, ends at the picture's edges; its id is the
     picture's name, '#' and the annotation's id, and its truth that person alone. Crowds and persons without a labelled
     keypoint have none. ``spec.only`` picks pictures by file name or ``coco_url``, which lie below ``spec.root``.
@@ -71,6 +72,7 @@ def list_keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> List
     tables = read_tables(path, what="person keypoints")
     problems = Problems(path)
     category, names = _category(tables["categories"], labels, problems)
+    names = names or _numbered(tables["annotations"], category)
     pictures = read_pictures(tables["images"], root, problems)
     persons = {key: _Persons(picture) for key, picture in pictures.items()}
     left_out = sum(
@@ -100,13 +102,13 @@ def list_keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> List
 
 
 def _category(table: list[Any], labels: Sequence[str], problems: Problems) -> tuple[Any, tuple[str, ...]]:
-    """Id and keypoint names of the category that counts."""
+    """Id and keypoint names of the category that counts; () where it has points without names, as faces often do."""
     fitting, others = [], []
     for index, entry in unique(table, "categories", problems):
         name, keypoints = entry.get("name"), entry.get("keypoints")
         if keypoints is None or name not in labels:
             others.append(str(name))
-        elif not isinstance(keypoints, list) or not keypoints or not all(isinstance(item, str) for item in keypoints):
+        elif not isinstance(keypoints, list) or not all(isinstance(item, str) for item in keypoints):
             problems.add("categories", index, entry, f"keypoints are {keypoints!r}; a list of their names is needed")
         else:
             fitting.append((entry["id"], tuple(keypoints)))
@@ -118,6 +120,15 @@ def _category(table: list[Any], labels: Sequence[str], problems: Problems) -> tu
             "Set family.labels to its name."
         )
     return fitting[0]
+
+
+def _numbered(table: list[Any], category: Any) -> tuple[str, ...]:
+    """As many keypoints as the first annotation of the category has, named by number: "0", "1", ..."""
+    for note in table:
+        points = note.get("keypoints") if isinstance(note, dict) and note.get("category_id") == category else None
+        if isinstance(points, list):
+            return tuple(str(number) for number in range(max(1, len(points) // 3)))
+    return ("0",)
 
 
 def _add_person(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from edgecv.core.recipe import DataSpec
@@ -31,7 +32,7 @@ def list_csv(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
             name = inside(file, root)
             if name in seen:
                 raise ValueError(f"{file!r} stands in line {seen[name]} already")
-            truth = _class_index(label, by_name, len(labels))
+            truth = class_index(label, by_name, len(labels))
         except ValueError as error:
             skipped[f"{path.name}:{line}"] = str(error)
             continue
@@ -57,26 +58,45 @@ def csv_rows(spec: DataSpec, path: Path) -> Iterator[tuple[int, str, str]]:
     Raises:
         DataError: the file is no UTF-8 CSV or lacks a column.
     """
+    needed = {spec.file_column: "file_column", spec.label_column: "label_column"}
+    for line, cells in csv_cells(path, needed):
+        yield line, cells[spec.file_column], cells[spec.label_column]
+
+
+def csv_cells(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number (from 1) and cells by column of every row that is not blank; cells that are missing are empty.
+
+    ``needed`` are the columns that must be there, each with the key of the recipe that names it, for errors.
+
+    Raises:
+        DataError: the file is no UTF-8 CSV or lacks a column.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(stream, strict=True)
             header = [name.strip() for name in next(rows, [])]
-            for name, key in ((spec.file_column, "file_column"), (spec.label_column, "label_column")):
+            for name, key in needed.items():
                 if header.count(name) != 1:
                     raise DataError(
                         f"{path}:1: {header.count(name)} columns are named {name!r} ({key}); one is needed. "
                         f"The file's columns are: {', '.join(header) or 'none'}"
                     )
-            columns = header.index(spec.file_column), header.index(spec.label_column)
             for row in rows:
                 if any(cell.strip() for cell in row):
-                    file, label = (row[column].strip() if column < len(row) else "" for column in columns)
-                    yield rows.line_num, file, label
+                    yield (
+                        rows.line_num,
+                        dict(zip_longest(header, (cell.strip() for cell in row[: len(header)]), fillvalue="")),
+                    )
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a CSV file in UTF-8 ({error}); save it as one") from error
 
 
-def _class_index(label: str, by_name: dict[str, int], classes: int) -> int:
+def class_index(label: str, by_name: dict[str, int], classes: int) -> int:
+    """The class that ``label`` names, or whose number from 0 it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if not label:
         raise ValueError("the label is empty")
     if label in by_name:

@@ -21,6 +21,7 @@ from edgecv.data.csvfile import csv_paths, csv_rows, list_csv
 from edgecv.data.digits import digits_fingerprint, open_digits
 from edgecv.data.files import Listing, TruthFile, check_files, open_files, truth_key
 from edgecv.data.imagefolder import class_folders, data_folder, image_paths, list_folder
+from edgecv.data.motfile import list_mot
 from edgecv.data.pairs import list_pairs
 from edgecv.data.unlabelled import list_images
 from edgecv.errors import DataError
@@ -81,6 +82,12 @@ def _keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     return list_keypoints(spec, base=base, labels=labels)
 
 
+def _identities(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.identities import list_identities
+
+    return list_identities(spec, base=base)
+
+
 def _textdet(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     from edgecv.data.textdet import list_textdet
 
@@ -110,8 +117,11 @@ _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "yolo": list_yolo,
     "voc": list_voc,
     "kitti": list_kitti,
+    "mot": list_mot,
     "textdet": _textdet,
     "icdar": _icdar,
+    "identities": _identities,
+    "identities-csv": _identities,
 }
 """How the files of each kind of data set are listed: ``(spec, *, base, labels)``."""
 
@@ -153,6 +163,12 @@ def _motions(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | No
     return open_motions(spec, labels=labels, only=only)
 
 
+def _drawn_identities(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    from edgecv.data.identities_drawn import open_drawn_identities
+
+    return open_drawn_identities(spec, only=only)
+
+
 def _printed(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
     from edgecv.data.printed import open_printed
 
@@ -170,6 +186,7 @@ _OPENERS: dict[DataKind, Callable[..., LabelledReader]] = {
     "scenes-words": _printed,
     "scenes-motions": _motions,
     "textures": _textures,
+    "scenes-identities": _drawn_identities,
 }
 """Data sets that are no files of the user's: ``(spec, *, labels, only=None)``."""
 
@@ -188,6 +205,10 @@ def open_reader(
         DataError: missing, empty, or its classes do not fit ``labels``.
         ToolchainError: a package that the data set needs is not installed.
     """
+    if spec.kind == "vectors":
+        from edgecv.data.vectors import open_vectors
+
+        return open_vectors(spec, base=base, labels=labels)
     opener = _OPENERS.get(spec.kind)
     if opener is not None:
         return _clipped(opener(spec, labels=labels), clip)

@@ -21,7 +21,8 @@ from edgecv.families.pose_truth import COCO_KEYPOINTS, PoseTruth
 
 __all__ = ["METRICS", "METRIC_OPTIONS", "KeypointMetric", "sigmas_of", "sizes_of"]
 
-METRICS: tuple[str, ...] = ("oks_ap", "oks_ap50", "pck")
+METRICS: tuple[str, ...] = ("oks_ap", "oks_ap50", "pck", "nme_auc")
+_OKS = ("oks_ap", "oks_ap50")
 
 COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
@@ -47,20 +48,24 @@ METRIC_OPTIONS: Mapping[str, Option] = {
     ),
     "pck_share": Option(0.1, _is_share, "a number above 0, at most 1"),
     "pck_size": Option("box", _is_size, f"{', '.join(_SIZES)} or the numbers of two keypoints"),
+    "nme_limit": Option(0.1, _is_share, "a number above 0, at most 1"),
 }
 """``sigmas``: those of `oks_ap` (COCO's for 17 keypoints); ``pck_share`` and ``pck_size``: a keypoint is correct within
 that share of that size: the longer side of the true box or of the one around the labelled keypoints, the square root of
-the area, or the distance of two keypoints (of the eyes, of shoulder and hip, ...)."""
+the area, or the distance of two keypoints (of the eyes, of shoulder and hip, ...). ``nme_limit``: the mean error of a
+face, in units of that size, from which it counts as failed."""
 
 
 class KeypointMetric:
-    """COCO's average precision over keypoints (``oks_ap``, ``oks_ap50``) or the share of correct ones (``pck``).
+    """COCO's average precision over keypoints (``oks_ap``, ``oks_ap50``), the share of correct ones (``pck``), or how
+    far faces lie below a mean error (``nme_auc``): the area under the curve of how many have an error up to e, for e
+    from 0 to ``nme_limit``, divided by the limit (Sagonas et al., "300 Faces In-The-Wild Challenge", 2016). 1 is best.
 
     Pictures of single persons that were cut out are judged one by one: a pose that fits the neighbour is wrong there.
     """
 
     def __init__(self, spec: FamilySpec, name: str) -> None:
-        if name != "pck":
+        if name in _OKS:
             _evaluator()  # fail before the work, not after
         self._spec, self._name = spec, name
         self._results: list[Poses] = []
@@ -84,9 +89,10 @@ class KeypointMetric:
         """The metric, 0..1, over all pictures.
 
         ``per_sample``: of `oks_ap` the mean similarity of each picture's persons to the poses most like them, of `pck`
-        each picture's share (both 1 where no person is labelled). ``extras``: pck, nme (mean distance of labelled
-        keypoints in units of ``pck_size``; 1 where a person has no pose) and, for `oks_ap`, oks_ap, oks_ap50,
-        oks_ap75, oks_ar20 and oks_mean.
+        and `nme_auc` each picture's share (all 1 where no person is labelled). ``extras``: pck, nme (mean distance of
+        labelled keypoints in units of ``pck_size``; 1 where a person has no pose), nme_auc and nme_failures (the share
+        of persons with an nme above ``nme_limit``) and, for `oks_ap`, oks_ap, oks_ap50, oks_ap75, oks_ar20 and
+        oks_mean.
 
         Raises:
             DataError: there is no labelled person, or nobody knows the sigmas.
@@ -94,12 +100,17 @@ class KeypointMetric:
         if not any((~truth.ignored).any() for truth in self._truths):
             raise DataError("there is no labelled person to judge by; give a set with keypoints")
         shares, errors = self._shares()
+        faces = self._face_shares(errors)
+        every = np.array([error for picture in errors for error in picture] or [0.0])
         figures = {
             "pck": float(shares.right.sum() / max(1, shares.total.sum())),
-            "nme": float(np.mean(errors or [0.0])),
+            "nme": float(every.mean()),
+            "nme_auc": float(faces.right.sum() / max(1, faces.total.sum())),
+            "nme_failures": float((every > self._limit).mean()),
         }
-        per_sample = np.where(shares.total > 0, shares.right / np.maximum(shares.total, 1), 1.0)
-        if self._name != "pck":
+        own = faces if self._name == "nme_auc" else shares
+        per_sample = np.where(own.total > 0, own.right / np.maximum(own.total, 1), 1.0)
+        if self._name in _OKS:
             figures.update(self._coco())
             per_sample = np.array([self._likeness(*pair) for pair in zip(self._results, self._truths, strict=True)])
             figures["oks_mean"] = float(per_sample.mean())
@@ -113,8 +124,9 @@ class KeypointMetric:
 
     def parts(self) -> Parts:
         """What every picture brings to the metric, to compute it again with pictures counted any number of times."""
-        if self._name == "pck":
-            return self._shares()[0]
+        if self._name not in _OKS:
+            shares, errors = self._shares()
+            return shares if self._name == "pck" else self._face_shares(errors)
         thresholds = IOU_THRESHOLDS[:1] if self._name == "oks_ap50" else IOU_THRESHOLDS
         return oks_parts(self._results, self._truths, self._sigmas(), thresholds=thresholds)
 
@@ -130,27 +142,39 @@ class KeypointMetric:
             return 0.0
         return float(similarity(result.keypoints, truth, self._sigmas())[:, judged].max(axis=0).mean())
 
-    def _shares(self) -> tuple[ShareParts, list[float]]:
-        """Correct and labelled keypoints of each picture, and each person's normalised mean error."""
+    @property
+    def _limit(self) -> float:
+        return float(setting(METRIC_OPTIONS, self._spec, "nme_limit"))
+
+    def _face_shares(self, errors: list[list[float]]) -> ShareParts:
+        """How far the errors lie below the limit, as shares of it: their mean is the area under the curve."""
+        below = [sum(max(0.0, 1 - error / self._limit) for error in picture) for picture in errors]
+        return ShareParts(np.array(below, dtype=np.float64), np.array([float(len(picture)) for picture in errors]))
+
+    def _shares(self) -> tuple[ShareParts, list[list[float]]]:
+        """Correct and labelled keypoints of each picture, and the normalised mean errors of its persons."""
         share = float(setting(METRIC_OPTIONS, self._spec, "pck_share"))
-        right, total, errors = [], [], []
+        right: list[int] = []
+        total: list[int] = []
+        errors: list[list[float]] = []
         for result, truth in zip(self._results, self._truths, strict=True):
             picture_right = picture_total = 0
+            errors.append([])
             sizes = sizes_of(truth, setting(METRIC_OPTIONS, self._spec, "pck_size"))
             for row in np.flatnonzero(~truth.ignored & (sizes > 0)):
                 labelled = truth.labelled[row]
                 picture_total += int(labelled.sum())
                 if not len(result):
-                    errors.append(1.0)
+                    errors[-1].append(1.0)
                     continue
                 away = result.keypoints[:, labelled, :2] - truth.keypoints[row, labelled, :2]
                 distance = np.linalg.norm(away, axis=-1)
                 best = distance[int(distance.mean(axis=1).argmin())]  # the pose nearest to the person
                 picture_right += int((best <= share * sizes[row]).sum())
-                errors.append(float(best.mean() / sizes[row]))
+                errors[-1].append(float(best.mean() / sizes[row]))
             right.append(picture_right)
             total.append(picture_total)
-        return ShareParts(np.array(right, dtype=np.int64), np.array(total, dtype=np.int64)), errors
+        return ShareParts(np.array(right, dtype=np.float64), np.array(total, dtype=np.float64)), errors
 
     def _coco(self) -> dict[str, float]:
         coco, evaluator = _evaluator()

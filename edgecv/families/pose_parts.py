@@ -24,10 +24,10 @@ MAX_FOUND = 20
 
 @dataclass(frozen=True)
 class ShareParts:
-    """``right`` of ``total`` keypoints of each picture, both `(N,)` int64: the metric is the share over all."""
+    """``right`` of ``total`` keypoints (or persons) of each picture, both `(N,)`: the metric is the share over all."""
 
-    right: Ints
-    total: Ints
+    right: Floats | Ints
+    total: Floats | Ints
 
     @property
     def samples(self) -> int:
@@ -57,7 +57,7 @@ class ShareParts:
         Raises:
             KeyError: an array is missing.
         """
-        return ShareParts(arrays["right"].astype(np.int64), arrays["total"].astype(np.int64))
+        return ShareParts(arrays["right"].astype(np.float64), arrays["total"].astype(np.float64))
 
 
 def similarity(found: npt.NDArray[np.float32], truth: PoseTruth, sigmas: Floats) -> Floats:

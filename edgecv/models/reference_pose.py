@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["simple_pose"]
+__all__ = ["HalvingBlock", "conv_norm", "simple_pose"]
 
 
 def simple_pose(
@@ -29,11 +29,11 @@ def simple_pose(
 class _SimplePose(nn.Module):
     def __init__(self, keypoints: int, widths: tuple[int, ...], neck: int, channels: int) -> None:
         super().__init__()
-        self.stem = _conv(channels, widths[0], stride=2)
-        self.down = nn.ModuleList(_Residual(one, two) for one, two in pairwise(widths))
+        self.stem = conv_norm(channels, widths[0], stride=2)
+        self.down = nn.ModuleList(HalvingBlock(one, two) for one, two in pairwise(widths))
         # The maps from a quarter of the input's size on, the coarsest one last.
-        self.across = nn.ModuleList(_conv(width, neck, kernel=1, act=False) for width in widths[1:])
-        self.mix = nn.ModuleList(_conv(neck, neck) for _ in widths[2:])
+        self.across = nn.ModuleList(conv_norm(width, neck, kernel=1, act=False) for width in widths[1:])
+        self.mix = nn.ModuleList(conv_norm(neck, neck) for _ in widths[2:])
         self.head = nn.Conv2d(neck, keypoints, 1)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -48,20 +48,21 @@ class _SimplePose(nn.Module):
         return self.head(merged)
 
 
-class _Residual(nn.Module):
+class HalvingBlock(nn.Module):
     """Two convolutions beside a 1x1 one; the first halves the size."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.one = _conv(inputs, outputs, stride=2)
-        self.two = _conv(outputs, outputs, act=False)
-        self.beside = _conv(inputs, outputs, kernel=1, stride=2, act=False)
+        self.one = conv_norm(inputs, outputs, stride=2)
+        self.two = conv_norm(outputs, outputs, act=False)
+        self.beside = conv_norm(inputs, outputs, kernel=1, stride=2, act=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.two(self.one(inputs)) + self.beside(inputs))
 
 
-def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, act: bool = True) -> nn.Sequential:
+def conv_norm(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, act: bool = True) -> nn.Sequential:
+    """A convolution that keeps the size (or halves it, with ``stride`` 2), batch norm and, with ``act``, ReLU."""
     layers = OrderedDict[str, nn.Module](
         conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         norm=nn.BatchNorm2d(outputs),

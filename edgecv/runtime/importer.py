@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgecv import backends, families
+from edgecv import backends
 from edgecv.core.artifact import Chain, Manifest, file_entries, files_hash, write_manifest
 from edgecv.core.contract import InputContract
 from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.state import state_of
 from edgecv.core.target import Precision
 from edgecv.core.tensor import Layout, TensorSpec
 from edgecv.errors import ModelError, ToolchainError, UsageError
-from edgecv.vision.image import input_problems, input_shape
+from edgecv.measure.subject import tensor_problems
+from edgecv.vision.image import input_shape
 
 _PICTURE_LAYOUTS: tuple[Layout, ...] = ("NHWC", "NCHW")  # where both fit, the later one counts
+_VECTOR_LAYOUTS: tuple[Layout, ...] = ("NC",)
 _CLIP_LAYOUTS: tuple[Layout, ...] = ("NTHWC", "NCTHW", "NTCHW", *_PICTURE_LAYOUTS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -63,7 +66,7 @@ def import_model(
         engine = backend.load(partial / copied[0], options={}, threads=None)
         inputs, outputs = _with_layout(engine.inputs, contract), engine.outputs
         engine.close()
-        found = input_problems(contract, inputs) + families.problems(family, contract, outputs)
+        found = tensor_problems(family, contract, inputs, outputs)
         found += _clip_problems(family, contract)
         if found:
             raise ModelError(f"{source} does not fit:\n" + "\n".join(found))
@@ -78,6 +81,7 @@ def import_model(
             contract=contract,
             inputs=inputs,
             outputs=outputs,
+            state=state_of(inputs, outputs),
             model=copied[0],
             files=entries,
             chain=Chain(file=files_hash(entries)),
@@ -130,10 +134,9 @@ def _copy(source: Path, folder: Path) -> list[str]:
 
 def _with_layout(inputs: Sequence[TensorSpec], contract: InputContract) -> tuple[TensorSpec, ...]:
     """An engine guesses the layout of a picture input; the contract's size and channels tell which one fits."""
-    fitting: dict[tuple[int, ...], Layout] = {
-        input_shape(contract, layout): layout
-        for layout in (_PICTURE_LAYOUTS if contract.clip is None else _CLIP_LAYOUTS)
-    }
+    contract = contract.once
+    likely = _VECTOR_LAYOUTS if contract.vector else _PICTURE_LAYOUTS if contract.clip is None else _CLIP_LAYOUTS
+    fitting = {input_shape(contract, layout): layout for layout in likely}
     return tuple(replace(spec, layout=fitting.get(spec.shape, spec.layout)) for spec in inputs)
 
 

@@ -11,6 +11,8 @@ from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.results import Detections
 from edgecv.core.tensor import Array
 from edgecv.errors import UsageError
+from edgecv.families.gallery import Gallery
+from edgecv.runtime.gallery import open_gallery
 from edgecv.runtime.spec import SecondStage
 from edgecv.runtime.work import Level, load_levels
 from edgecv.vision.crops import CROP_MARGIN, crop
@@ -29,6 +31,7 @@ class SecondRunner:
 
     level: Level
     spec: SecondStage
+    gallery: Gallery | None = None
     _known: dict[int, tuple[int, Any]] = field(default_factory=dict)
     _frame: int = 0
 
@@ -46,7 +49,7 @@ class SecondRunner:
         answers: list[Any] = [None] * len(found.scores)
         for row in np.argsort(-found.scores, kind="stable")[:most]:
             part = found.cut(image, int(row), margin=1.0 if self.spec.margin is None else self.spec.margin)
-            answers[row] = None if part is None else ask(self.level, part)
+            answers[row] = None if part is None else self._named(ask(self.level, part))
         return found.answered(tuple(answers))
 
     def _objects(self, image: Array, found: Detections) -> Detections:
@@ -63,7 +66,7 @@ class SecondRunner:
             if looked >= most or not self._wanted(found, int(row)):
                 continue
             looked += 1
-            answers[row] = look(self.level, image, found.boxes[row], margin=self.spec.margin)
+            answers[row] = self._named(look(self.level, image, found.boxes[row], margin=self.spec.margin))
             if track is not None:
                 self._known[track] = (self._frame, answers[row])
         self._forget()
@@ -72,6 +75,10 @@ class SecondRunner:
     def close(self) -> None:
         """Give the engine's memory back."""
         self.level.model.close()
+
+    def _named(self, answer: Any) -> Any:
+        """Whom an embedding shows, where there is a gallery to tell by; any other answer as it is."""
+        return answer if self.gallery is None or answer is None else self.gallery.recognise(answer)
 
     def _wanted(self, found: Detections, row: int) -> bool:
         if not self.spec.classes:
@@ -160,7 +167,7 @@ def open_second(spec: SecondStage, labels: tuple[str, ...], *, threads: int | No
     """Load the second stage behind a detector of these ``labels``, and warm it up.
 
     Raises:
-        UsageError: it wants a class that the detector does not know.
+        UsageError: it wants a class that the detector does not know, or its gallery is not of this model.
         EdgecvError: the artifact cannot be loaded or does not run.
     """
     check_classes(spec, labels)
@@ -168,8 +175,13 @@ def open_second(spec: SecondStage, labels: tuple[str, ...], *, threads: int | No
     if level.window is not None:
         level.model.close()
         raise UsageError(f"{spec.artifact} takes clips; a second stage looks at one picture of each object")
-    level.warm_up()
-    return SecondRunner(level, spec)
+    try:
+        gallery = open_gallery(spec.gallery, level.model) if spec.gallery else None
+        level.warm_up()
+    except BaseException:
+        level.model.close()
+        raise
+    return SecondRunner(level, spec, gallery)
 
 
 def open_looks(folder: str, *, threads: int | None) -> LooksRunner:

@@ -21,7 +21,8 @@ class SecondStage:
     ``classes`` are labels of the detector (empty: all); at most ``max_objects`` a frame, the best scores
     first (None: 8 objects, or 100 pieces of text). ``margin`` widens the box (1.25: a quarter more on each axis; None:
     1.25, or 1 for text and other families whose networks are trained on tight boxes). ``every`` looks at the same
-    track only in every n-th frame and keeps the answer in between.
+    track only in every n-th frame and keeps the answer in between. ``gallery`` is a file of `edgecv index`, which gives
+    the embeddings of the model names.
     """
 
     artifact: str
@@ -29,6 +30,7 @@ class SecondStage:
     max_objects: int | None = None
     margin: float | None = None
     every: int = 1
+    gallery: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def _relative_to(spec: PipelineSpec, base: Path) -> PipelineSpec:
     def place(name: str) -> str:
         return name if not name or Path(name).is_absolute() else str(base / name)
 
-    second = spec.second and replace(spec.second, artifact=place(spec.second.artifact))
+    second = spec.second and replace(
+        spec.second, artifact=place(spec.second.artifact), gallery=place(spec.second.gallery)
+    )
     camera = str(base / spec.camera) if (base / spec.camera).exists() and not spec.camera.isdigit() else spec.camera
     return replace(
         spec,

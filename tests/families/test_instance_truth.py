@@ -18,6 +18,7 @@ from edgecv.core.results import Detections
 from edgecv.errors import DataError
 from edgecv.families import instance, parts_from
 from edgecv.families.instance_truth import InstanceTruth
+from tests.moves import moved
 
 pytest.importorskip("faster_coco_eval")  # it encodes the masks and counts them; not on the board
 
@@ -60,10 +61,10 @@ def test_in_the_network_and_moved() -> None:
     assert there.size == (64, 96)
     assert there.boxes.tolist() == [[8, 12, 40, 32], [80, 48, 96, 64]]
     assert there.area.tolist() == [640, 256]
-    gone = there.moved(down=20, right=-10, mirrored=False)
+    gone = moved(there, down=20, right=-10, mirrored=False)
     assert gone.boxes.tolist() == [[0, 32, 30, 52]], "the other one is outside"
     assert (gone.masks()[0] == planes((0, 32, 30, 52), size=(64, 96))[0]).all()
-    turned = there.moved(down=0, right=0, mirrored=True)
+    turned = moved(there, down=0, right=0, mirrored=True)
     assert turned.boxes.tolist() == [[56, 12, 88, 32], [0, 48, 16, 64]]
     assert (turned.masks() == there.masks()[:, :, ::-1]).all()
 

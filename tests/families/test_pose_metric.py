@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from edgecv import families
+from edgecv.core.figures import AccuracyFigures
 from edgecv.core.protocols import PartsMetric
-from edgecv.core.recipe import FamilySpec
+from edgecv.core.recipe import DataSpec, FamilySpec
 from edgecv.core.results import Poses
+from edgecv.data.readers import open_reader
 from edgecv.errors import DataError, UsageError
 from edgecv.families import pose
 from edgecv.families.pose_metric import COCO_SIGMAS, sigmas_of, sizes_of
@@ -196,3 +200,52 @@ def test_refusals() -> None:
         metric.update(poses(points[:, :5]), truth_of(points))
     with pytest.raises(UsageError, match="allowed: oks_ap, oks_ap50, pck"):
         pose.metric(spec(), "ap")
+
+
+def faces_judged(shift: float, count: int = 3, **options: object) -> tuple[PartsMetric, AccuracyFigures]:
+    """Faces whose eyes (points 0 and 1) are 50 pixels apart, found ``shift``, twice it, ... pixels to the right."""
+    metric = pose.metric(spec(pck_size=[0, 1], **options), "nme_auc")
+    points = np.array([[[40.0, 60], [90, 60], [65, 90], [55, 110], [75, 110]]])
+    for number in range(count):
+        metric.update(poses(points + np.array([shift * number, 0])), truth_of(points))
+    assert isinstance(metric, PartsMetric)
+    return metric, metric.compute()
+
+
+def test_faces_lie_under_the_curve_of_their_errors() -> None:
+    metric, figures = faces_judged(2.0)  # errors 0, 0.04 and 0.08 of the distance of the eyes
+    assert figures.extras["nme"] == pytest.approx(0.04)
+    assert figures.per_sample == pytest.approx((1.0, 0.6, 0.2))
+    assert figures.value == figures.extras["nme_auc"] == pytest.approx(0.6)
+    assert figures.extras["nme_failures"] == 0.0
+    _, narrow = faces_judged(2.0, nme_limit=0.05)
+    assert narrow.value == pytest.approx((1 + 0.2 + 0) / 3)
+    assert narrow.extras["nme_failures"] == pytest.approx(1 / 3)
+    assert "oks_ap" not in narrow.extras
+    errors = np.array([0.0, 0.04, 0.08])
+    curve = [(errors <= e).mean() for e in np.linspace(0, 0.1, 20001)]
+    assert figures.value == pytest.approx(np.mean(curve), abs=1e-4)
+    parts = metric.parts()
+    again = families.parts_from(parts.arrays())
+    counts = np.array([[1, 1, 1], [0, 2, 1]])
+    np.testing.assert_allclose(again.values(counts), [0.6, (2 * 0.6 + 0.2) / 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "eyes"),
+    [("300w", 68, [36, 45]), ("wflw", 98, [60, 72]), ("cofw", 29, [8, 9]), ("aflw", 19, "box")],
+)
+def test_landmarks_of_real_faces(shared_data: Path, name: str, count: int, eyes: object) -> None:
+    """The usual sizes: outer eye corners (300W, WFLW), eyes (COFW), the face's box (AFLW)."""
+    file = shared_data / "faces/landmarks" / name / "annotations.json"
+    reader = open_reader(DataSpec(kind="coco-keypoints", path=str(file)), base=Path(), labels=["face"])
+    truth = reader[0].truth
+    assert truth.keypoints.shape == (1, count, 3)
+    assert (truth.keypoints[0, :, :2].max(axis=0) <= reader[0].image.shape[1::-1]).all()
+    size = float(sizes_of(truth, eyes)[0])
+    assert 15 < size < 400
+    metric = pose.metric(FamilySpec("pose", ("face",), head="regression", options={"pck_size": eyes}), "nme_auc")
+    metric.update(poses(truth.keypoints[..., :2] + np.array([0.03 * size, 0.04 * size])), truth)
+    figures = metric.compute()
+    assert figures.extras["nme"] == pytest.approx(0.05, rel=1e-3)
+    assert figures.value == pytest.approx(0.5, rel=1e-2)

@@ -11,6 +11,7 @@ from edgecv.core.protocols import MapTruth, PointTruth, Sample
 from edgecv.errors import DataError
 from edgecv.families.pose_truth import COCO_KEYPOINTS, COCO_MIRROR, PoseTruth, mirror_of
 from edgecv.optimize.batches import make_batches
+from tests.moves import moved
 
 SPOTS = ((20, 30), (44, 12), (33, 55))
 
@@ -94,20 +95,20 @@ def test_cutting_out_and_moving_away() -> None:
     assert part.labelled.tolist() == [[True, False, True]]
     np.testing.assert_allclose(part.keypoints[0, 0, :2], [5.5, 10.5])
     np.testing.assert_allclose(part.boxes[0], [-5, -15, 32, 40])
-    away = truth.moved(down=100, right=0, mirrored=False)
+    away = moved(truth, down=100, right=0, mirrored=False)
     assert not away.labelled.any()
     assert away.ignored.all()
 
 
 def test_mirroring_twice_changes_nothing() -> None:
     _, truth = marked()
-    there = truth.moved(down=0, right=0, mirrored=True)
+    there = moved(truth, down=0, right=0, mirrored=True)
     np.testing.assert_allclose(there.boxes[0], [1, 5, 38, 60])
-    back = there.moved(down=0, right=0, mirrored=True)
+    back = moved(there, down=0, right=0, mirrored=True)
     np.testing.assert_allclose(back.keypoints, truth.keypoints)
     unknown = PoseTruth(truth.keypoints, truth.boxes, truth.area, truth.crowd, truth.size)
     with pytest.raises(DataError, match="crop instead of crop-flip"):
-        unknown.moved(down=0, right=0, mirrored=True)
+        moved(unknown, down=0, right=0, mirrored=True)
 
 
 def test_left_and_right_by_name() -> None:

@@ -20,6 +20,7 @@ from edgecv.families.textdet_result import TextRegions, TextTruth
 from edgecv.vision.draw import draw
 from edgecv.vision.image import geometry
 from edgecv.vision.polygons import iou
+from tests.moves import moved
 
 CONTRACT = InputContract(size=(128, 160))
 SHRINK = 0.6
@@ -170,15 +171,13 @@ def test_truths_move_with_their_pictures() -> None:
     assert isinstance(TRUTH, PlacedTruth)
     placed = TRUTH.placed(geometry((256, 320), InputContract(size=(128, 160))), (128, 160))
     assert np.array(placed.polygons) == pytest.approx(QUADS / 2)
-    moved = placed.moved(down=3, right=-2, mirrored=True)
-    assert np.array(moved.polygons)[..., 0] == pytest.approx(160 - (QUADS[..., 0] / 2 - 2))
-    assert np.array(moved.polygons)[..., 1] == pytest.approx(QUADS[..., 1] / 2 + 3)
-    far = placed.moved(down=0, right=-38, mirrored=False)
+    there = moved(placed, down=3, right=-2, mirrored=True)
+    assert np.array(there.polygons)[..., 0] == pytest.approx(160 - (QUADS[..., 0] / 2 - 2))
+    assert np.array(there.polygons)[..., 1] == pytest.approx(QUADS[..., 1] / 2 + 3)
+    far = moved(placed, down=0, right=-38, mirrored=False)
     assert far.ignored == (True, False), "of what is mostly outside nothing can be said; the third is gone"
     assert far.texts == ("A", "B")
-    assert len(placed.moved(down=0, right=200, mirrored=False).polygons) == 0
-    with pytest.raises(ValueError, match="size"):
-        TRUTH.moved(down=0, right=0, mirrored=False)
+    assert len(moved(placed, down=0, right=200, mirrored=False).polygons) == 0
 
 
 def test_target_maps() -> None:

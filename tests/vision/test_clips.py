@@ -8,7 +8,7 @@ import pytest
 from edgecv.core.contract import Clip, InputContract
 from edgecv.core.tensor import Array, Layout, Quantization, TensorSpec
 from edgecv.errors import DataError
-from edgecv.vision.clips import ClipWindow, middle, pick_times, picture_size, stacked, unstacked
+from edgecv.vision.clips import ClipWindow, Moment, StreamPace, middle, pick_times, picture_size, stacked, unstacked
 from edgecv.vision.image import input_problems, input_shape, input_spec, preprocess
 from edgecv.vision.preprocessor import Preprocessor
 
@@ -151,3 +151,38 @@ def test_a_broken_frame_leaves_the_window_as_it_was() -> None:
     window.clear()
     with pytest.raises(DataError, match="no frame"):
         window.write(out, "NCHW")
+
+
+def paced(times_s: list[float]) -> list[Moment]:
+    pace = StreamPace(Clip(frames=5, fps=8.0, stream=True))
+    return [pace.see(time_s) for time_s in times_s]
+
+
+def test_each_frame_of_the_trained_rate_counts_once() -> None:
+    late_s = np.random.default_rng(0).uniform(-0.02, 0.02, 40)
+    found = paced([10 + number / 8 + late_s[number] for number in range(40)])
+    assert [item.times for item in found] == [1] * 40
+    assert [item.anew for item in found] == [True] + [False] * 39
+    assert found[0].seconds == 0.0
+    assert found[2].seconds == pytest.approx(0.25, abs=0.05)
+    assert found[39].seconds == 0.5  # the span of the clip
+
+
+@pytest.mark.parametrize("fps", [5, 12, 15, 25, 30, 60])
+def test_a_camera_of_another_rate_counts_as_many_frames(fps: float) -> None:
+    found = paced([number / fps for number in range(round(fps * 20))])
+    assert sum(item.times for item in found) == pytest.approx(160, abs=1)
+    assert sum(item.anew for item in found) == 1
+    assert max(item.times for item in found) == (2 if fps < 8 else 1)
+
+
+def test_frames_that_are_missing_are_stood_for() -> None:
+    assert [item.times for item in paced([0.0, 0.125, 0.5, 0.625])] == [1, 1, 3, 1]
+
+
+@pytest.mark.parametrize("after", [0.75, 5.0, -3.0])
+def test_after_a_loss_or_a_jump_back_a_network_begins_anew(after: float) -> None:
+    found = paced([10.0, 10.125, 10.125 + after, 10.25 + after])
+    assert [item.anew for item in found] == [True, False, True, False]
+    assert [item.times for item in found] == [1, 1, 1, 1]
+    assert found[2].seconds == 0.0
