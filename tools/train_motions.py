@@ -1,12 +1,14 @@
-"""Train the small (2+1)D network on made-up movements and write its weights: ``python tools/train_motions.py``.
+"""Train a small network on made-up movements and write its weights: ``python tools/train_motions.py [--stream]``.
 
-Makes the weights that recipes/video/scenes-motions.yaml starts from, in some minutes on one core. They are those of
-the last epoch, stored as float16; the test clips are only looked at afterwards (all 450 of them are told right).
+Makes the weights that recipes/video/scenes-motions.yaml starts from, and with ``--stream`` those of scenes-stream.yaml,
+in some minutes on one core. They are those of the last epoch, stored as float16; the test clips are only looked at
+afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from edgecv.core.contract import Clip, InputContract
 from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import DataSpec, FamilySpec
 from edgecv.data.readers import open_reader
+from edgecv.models.reference_streaming import x3d_stream
 from edgecv.models.reference_video import r2plus1d
 from edgecv.models.weights import save_module_state
 from edgecv.optimize.batches import make_batches
@@ -26,7 +29,7 @@ from edgecv.vision.image import preprocess
 from edgecv.vision.motions import MOVEMENTS
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-CLIP = Clip(frames=8, fps=8.0)
+CLIP, STREAM = Clip(frames=8, fps=8.0), Clip(frames=12, fps=8.0, stream=True)
 CONTRACT = InputContract(size=(48, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), clip=CLIP)
 FAMILY = FamilySpec("video", MOVEMENTS)
 SEED = 0
@@ -34,38 +37,43 @@ SEED = 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=RECIPES / "video" / "scenes-motions.safetensors")
+    parser.add_argument("--stream", action="store_true", help="the network that streams")
+    parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--clips", type=int, default=1400)
     arguments = parser.parse_args()
+    name, clip = ("stream", STREAM) if arguments.stream else ("motions", CLIP)
+    out, contract = arguments.out or RECIPES / "video" / f"scenes-{name}.safetensors", replace(CONTRACT, clip=clip)
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    module, progress = (
-        r2plus1d(frames=CLIP.frames, height=CONTRACT.size[0], num_classes=len(MOVEMENTS)),
-        PlainProgress(),
+    classes, progress = len(MOVEMENTS), PlainProgress()
+    module = (
+        x3d_stream(frames=clip.frames, num_classes=classes)
+        if arguments.stream
+        else r2plus1d(frames=clip.frames, height=contract.size[0], num_classes=classes)
     )
     spec = DataSpec(kind="scenes-motions", split="train", limit=arguments.clips)
-    train = open_reader(spec, base=RECIPES, labels=FAMILY.labels, clip=CLIP)
-    batches = make_batches(train, CONTRACT, batch_size=32, shuffle_seed=SEED, augment="crop", cache_mb=600)
+    train = open_reader(spec, base=RECIPES, labels=FAMILY.labels, clip=clip)
+    batches = make_batches(train, contract, batch_size=32, shuffle_seed=SEED, augment="crop", cache_mb=600)
     plan = TrainPlan(epochs=arguments.epochs, lr=6e-3, weight_decay=1e-3, seed=SEED, devices=Devices("cpu"))
     fit(module, train=batches, validation=None, objective=family_objective(FAMILY), plan=plan, progress=progress)
     module = module.half().float()  # as it is stored
-    arguments.out.parent.mkdir(exist_ok=True)
-    save_module_state(arguments.out, module.half())
+    out.parent.mkdir(exist_ok=True)
+    save_module_state(out, module.half())
     module.float().eval()
 
     spec = DataSpec(kind="scenes-motions", split="test", limit=450)
-    test, judge = open_reader(spec, base=RECIPES, labels=FAMILY.labels, clip=CLIP), families.get("video")
+    test, judge = open_reader(spec, base=RECIPES, labels=FAMILY.labels, clip=clip), families.get("video")
     metric = judge.metric(FAMILY, "top1")
     for index in range(len(test)):
         sample = test[index]
         with torch.no_grad():
-            scores = module(torch.from_numpy(preprocess(sample.image, CONTRACT)[None])).numpy()
-        metric.update(judge.decode([scores], FAMILY, CONTRACT), sample.truth)
+            scores = module(torch.from_numpy(preprocess(sample.image, contract)[None])).numpy()
+        metric.update(judge.decode([scores], FAMILY, contract), sample.truth)
     figures = metric.compute()
     extras = "".join(f", {name} {value:.4f}" for name, value in figures.extras.items())
-    size = arguments.out.stat().st_size
-    progress.line(f"{arguments.out.name}: {size} bytes; on {len(test)} test clips top1 {figures.value:.4f}{extras}")
+    size = out.stat().st_size
+    progress.line(f"{out.name}: {size} bytes; on {len(test)} test clips top1 {figures.value:.4f}{extras}")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from edgecv.core.contract import InputContract
 from edgecv.core.kinds import DataKind
 from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import DataSpec, FamilySpec
+from edgecv.core.steps import AugmentName
 from edgecv.data.readers import open_reader
 from edgecv.models.reference_text import ctc_cnn
 from edgecv.models.reference_textdet import text_finder
 from edgecv.models.weights import save_module_state
-from edgecv.optimize.batches import Augment, make_batches
+from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.objectives import family_objective
 from edgecv.optimize.training import TrainPlan, fit
@@ -48,7 +49,7 @@ class Task:
     epochs: int
     batch_size: int
     lr: float
-    augment: Augment
+    augment: AugmentName
 
 
 TASKS = {

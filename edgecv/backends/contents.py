@@ -7,7 +7,7 @@ not tell (Core ML, TensorRT, null) have none.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ def read_contents(backend: str, path: Path) -> Contents | None:
     return None if reader is None else reader(path)
 
 
-def layer_values(backend: str, path: Path, array: Array, threads: int | None = None) -> dict[str, Array]:
-    """What each layer of a model gives for the input ``array``, by name, in the order of the graph.
+def layer_values(backend: str, path: Path, arrays: Sequence[Array], threads: int | None = None) -> dict[str, Array]:
+    """What each layer of a model gives for the inputs ``arrays``, by name, in the order of the graph.
 
     {} where the engine does not tell, or refuses to. Needs the memory of all values at once.
     """
@@ -52,7 +52,7 @@ def layer_values(backend: str, path: Path, array: Array, threads: int | None = N
     if runner is None:
         return {}
     try:
-        return runner(path, array, threads)
+        return runner(path, arrays, threads)
     except (RuntimeError, ValueError, ToolchainError):  # an engine may refuse to show what it fuses
         return {}
 
@@ -206,7 +206,7 @@ def _unique(name: str, taken: Mapping[str, Any]) -> str:
     return found
 
 
-def _onnx_values(path: Path, array: Array, threads: int | None) -> dict[str, Array]:
+def _onnx_values(path: Path, arrays: Sequence[Array], threads: int | None) -> dict[str, Array]:
     """The graph with every value as an output. Protobuf joins a message that is given twice, so the outputs are
     appended as a second GraphProto of the file, and no package but the runtime is needed."""
     import onnxruntime
@@ -223,7 +223,13 @@ def _onnx_values(path: Path, array: Array, threads: int | None) -> dict[str, Arr
     session = _session(content + _message(7, more), settings)
     names = [value.name for value in session.get_outputs()]
     given = session.get_inputs()
-    values = dict(zip(names, _results(session, names, {given[0].name: array}), strict=True))
+    values = dict(
+        zip(
+            names,
+            _results(session, names, {item.name: array for item, array in zip(given, arrays, strict=True)}),
+            strict=True,
+        )
+    )
     kept = [outputs[0] for _, _, outputs, _ in nodes if outputs and outputs[0] in values]
     # Stored values of a quantised tensor say nothing by themselves: their dequantised form is a layer of its own.
     return {name: values[name] for name in kept if np.issubdtype(values[name].dtype, np.floating)}
@@ -267,7 +273,7 @@ def _number(value: int) -> bytes:
     return bytes(found + bytes([value]))
 
 
-def _openvino_values(path: Path, array: Array, threads: int | None) -> dict[str, Array]:
+def _openvino_values(path: Path, arrays: Sequence[Array], threads: int | None) -> dict[str, Array]:
     graph = _openvino_graph(path)
     with quiet(None):
         import openvino
@@ -293,14 +299,17 @@ def _openvino_values(path: Path, array: Array, threads: int | None) -> dict[str,
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
-        results = request.infer([np.ascontiguousarray(array)], share_inputs=True, share_outputs=False)
+        results = request.infer(
+            [np.ascontiguousarray(array) for array in arrays], share_inputs=True, share_outputs=False
+        )
     return {name: np.array(results[first + index]) for index, name in enumerate(names)}
 
 
-def _litert_values(path: Path, array: Array, threads: int | None) -> dict[str, Array]:
+def _litert_values(path: Path, arrays: Sequence[Array], threads: int | None) -> dict[str, Array]:
     interpreter = _litert_interpreter(path, threads, experimental_preserve_all_tensors=True)
     nodes = _litert_nodes(interpreter)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], array)
+    for detail, array in zip(interpreter.get_input_details(), arrays, strict=True):
+        interpreter.set_tensor(detail["index"], array)
     interpreter.invoke()
     details = {int(detail["index"]): detail for detail in interpreter.get_tensor_details()}
     names: dict[str, Any] = {}
@@ -320,7 +329,7 @@ def _litert_values(path: Path, array: Array, threads: int | None) -> dict[str, A
 
 
 _READERS: dict[str, Callable[[Path], Contents]] = {"onnxruntime": _onnx, "openvino": _openvino, "litert": _litert}
-_RUNNERS: dict[str, Callable[[Path, Array, int | None], dict[str, Array]]] = {
+_RUNNERS: dict[str, Callable[[Path, Sequence[Array], int | None], dict[str, Array]]] = {
     "onnxruntime": _onnx_values,
     "openvino": _openvino_values,
     "litert": _litert_values,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +57,9 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
     """Convert the exported program to ``model.tflite``.
 
     Pictures go in as NHWC, which saves a transpose; rank-4 outputs keep the network's NCHW (engine
-    option ``output_layout``). int8 files take and give int8; what is float in the graph stays float. fp16
-    stores the weights of convolutions and linear layers as float16; the runtime widens them when it loads
-    the file.
+    option ``output_layout``); a state is NHWC on both sides. int8 files take and give int8; what is float in
+    the graph stays float. fp16 stores the weights of convolutions and linear layers as float16; the runtime
+    widens them when it loads the file.
 
     Raises:
         ToolchainError: a converter is missing, there is no exported program, or it is refused.
@@ -86,7 +87,16 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
         raise ToolchainError(f"LiteRT {version()} does not take what litert-torch made: {error}") from error
     inputs, outputs = engine.inputs, engine.outputs
     engine.close()
+    states = len(inputs) - 1
+    answers = len(outputs) - states
+    # The file does not say which of its tensors are pictures; a state has the layout of pictures, in and out.
+    inputs = (*inputs[:1], *(_channels_last(spec) for spec in inputs[1:]))
+    outputs = (*outputs[:answers], *(_channels_last(spec) for spec in outputs[answers:]))
     return Compiled(MODEL, (MODEL,), "ready", True, inputs, outputs, options)
+
+
+def _channels_last(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, layout=layout_of(spec.shape, channels_last=True))
 
 
 def _convert(program: Path, *, int8: bool) -> bytes:
@@ -105,7 +115,10 @@ def _convert(program: Path, *, int8: bool) -> bytes:
     pictures = [index for index, sample in enumerate(samples) if sample.ndim == 4]
     for index in pictures:
         samples[index] = samples[index].permute(0, 2, 3, 1).contiguous()
-    wrapped = litert_torch.to_channel_last_io(module, args=pictures) if pictures else module
+    # A state that went out as NCHW would have to be turned before it goes in again.
+    answers = len(exported.graph_signature.user_outputs) - len(samples) + 1
+    states = [answers + index - 1 for index in pictures if index > 0]
+    wrapped = litert_torch.to_channel_last_io(module, args=pictures, outputs=states) if pictures else module
     for part in wrapped.modules():
         part.training = False  # an exported module cannot be switched by eval(), and the converter looks at this
     # The quantizer is not used: the graph is quantised already. It only tells the converter to read Q/DQ as static.

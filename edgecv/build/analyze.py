@@ -48,11 +48,12 @@ def analyze(
         UsageError: the recipe has no quantize step of method ptq or qat.
         EdgecvError: a step failed.
     """
+    from edgecv.models.streaming import deploy_form, whole_form
     from edgecv.optimize.batches import make_batches
+    from edgecv.optimize.examples import picture_shape, steps_of
+    from edgecv.optimize.examples import pictures as stream
     from edgecv.optimize.pixel_grid import pixel_range
-    from edgecv.optimize.prune import example_input
     from edgecv.optimize.ptq import prepare_ptq
-    from edgecv.optimize.quantized import pictures as stream
     from edgecv.optimize.repair import Workshop, repair
     from edgecv.optimize.sensitivity import sensitivity
 
@@ -60,14 +61,15 @@ def analyze(
     step = next((item for item in recipe.steps if isinstance(item, Quantize) and item.method in ("ptq", "qat")), None)
     if step is None:
         raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
-    module = _tuned(context, target)
+    original = _tuned(context, target)
+    module, example = deploy_form(original, recipe.model.input)
     held: JudgePictures | None = None
     if repair_with != "off":
         reader, _, held = open_for_repair(context, recipe)
     else:
         reader, _ = open_checked(context, recipe)
-    calibration = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
-    example = example_input(recipe.model.input)
+    clips = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
+    calibration = steps_of(clips, module, example)
     step = replace(step, method="ptq")
     prepared = prepare_ptq(
         module,
@@ -84,11 +86,12 @@ def analyze(
 
     def score(candidate: Any) -> float:
         assert evaluation is not None
-        return score_module(recipe, evaluation, candidate, limit=scored).figures.value
+        whole = whole_form(candidate, example, recipe.model.input)
+        return score_module(recipe, evaluation, whole, limit=scored).figures.value
 
     table = sensitivity(
         prepared,
-        stream(calibration, limit=pictures, shape=tuple(example.shape[1:])),
+        stream(calibration, limit=pictures, shape=picture_shape(example)),
         score=score if scored else None,
         metric=metric_name(recipe),
         latency_ms=times,
@@ -96,11 +99,12 @@ def analyze(
     )
     if held is None:
         return Analysis(table, None, "")
+    judge = make_judge(recipe, held, original)
     workshop = Workshop(
         module,
         example,
         calibration,
-        make_judge(recipe, held, module),
+        lambda candidate: judge(whole_form(candidate, example, recipe.model.input)),
         samples=len(reader),
         pixels=pixel_range(recipe.model.input),
         latency_ms=times,
@@ -153,7 +157,7 @@ def _layer_times(module: Any, example: Any, layers: Mapping[str, str], *, log: P
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-        feed = {session.get_inputs()[0].name: example.numpy()}
+        feed = {item.name: value.numpy() for item, value in zip(session.get_inputs(), example, strict=True)}
         for _ in range(WARMUP_RUNS + TIMED_RUNS):
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from edgecv.core.progress import Progress
 from edgecv.core.sensitivity import Sensitivity, SensitivityRow
 from edgecv.core.tensor import Array
 from edgecv.errors import ArtifactError, UsageError
-from edgecv.measure.golden import engine_inputs, load_golden
+from edgecv.measure.golden import engine_inputs, first_inputs, load_golden
 from edgecv.runtime.prove import GOLDEN
 
 __all__ = ["NOTE", "analyze_file", "readable_artifact"]
@@ -75,8 +75,8 @@ def analyze_file(folder: Path, *, progress: Progress) -> Sensitivity:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    pictures = _pictures(folder, manifest)
     count = len(subjects)
+    pictures = _pictures(folder, manifest, session, count)
     settings = [*np.eye(count, dtype=bool), np.ones(count, dtype=bool)]
     signal: Array | None = None
     noise = np.zeros((len(settings), len(session.get_outputs())))
@@ -106,14 +106,23 @@ class _Subject:
     tensor: str
 
 
-def _pictures(folder: Path, manifest: Manifest) -> list[Array]:
-    inputs = load_golden(folder / GOLDEN).inputs
-    return [engine_inputs(manifest.inputs[0], inputs[row : row + 1]) for row in range(len(inputs))]
+def _pictures(folder: Path, manifest: Manifest, session: Any, count: int) -> list[list[Array]]:
+    """The engine's inputs for each golden picture; where it streams, for the last frame of each golden clip."""
+    golden, width = load_golden(folder / GOLDEN).inputs, manifest.contract.once.planes
+    pictures = []
+    for row in range(len(golden)):
+        inputs = first_inputs(manifest.inputs, golden[row : row + 1])
+        for first in range(width, golden.shape[1], width):
+            state = _run(session, manifest, inputs, np.zeros(count, dtype=bool))[1 - len(inputs) :]
+            frame = engine_inputs(manifest.inputs[0], golden[row : row + 1, first : first + width])
+            inputs = [frame, *(array.astype(np.float32) for array in state)]
+        pictures.append(inputs)
+    return pictures
 
 
-def _run(session: Any, manifest: Manifest, picture: Array, setting: Array) -> list[Array]:
-    feed = {manifest.inputs[0].name: picture, SWITCHES: setting}
-    return [np.asarray(array, dtype=np.float64) for array in session.run(None, feed)]
+def _run(session: Any, manifest: Manifest, inputs: list[Array], setting: Array) -> list[Array]:
+    feed = {spec.name: array for spec, array in zip(manifest.inputs, inputs, strict=True)}
+    return [np.asarray(array, dtype=np.float64) for array in session.run(None, {**feed, SWITCHES: setting})]
 
 
 def _decibels(signal: Array, noise: Array) -> float:

@@ -12,12 +12,13 @@ from edgecv.backends.contents import Contents, layer_values, read_contents
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import Diagnosis, Rung
 from edgecv.core.protocols import Compiled
+from edgecv.core.state import split_state
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.measure.diagnose_decode import diagnose_truths
 from edgecv.measure.diagnose_graph import diagnose_graph, diagnose_outputs
 from edgecv.measure.diagnose_input import diagnose_input
 from edgecv.measure.fingerprint import Fingerprint, fingerprint, write_fingerprint
-from edgecv.measure.golden import engine_inputs
+from edgecv.measure.golden import first_inputs
 from edgecv.measure.ladder import Judge, Outputs
 
 SOURCE = "source.json"
@@ -28,7 +29,10 @@ ENGINE_INPUT = "engine input"
 
 
 def write_source_print(exported: Path, inputs: FloatArray, path: Path, *, int8: bool) -> None:
-    """Write the fingerprint of the exported graph, its weights quantised, and of what its layers give for one input."""
+    """Write the fingerprint of the exported graph, its weights quantised, and of what its layers give for one input.
+
+    ``inputs`` is `(1, C, H, W)`, of the first golden picture.
+    """
     from edgecv.backends import onnx_files, onnx_qdq
 
     with tempfile.TemporaryDirectory() as folder:
@@ -38,13 +42,20 @@ def write_source_print(exported: Path, inputs: FloatArray, path: Path, *, int8: 
         folded = Path(folder) / "model.onnx"
         folded.write_bytes(model.SerializeToString(deterministic=True))
         contents = read_contents("onnxruntime", folded)
-        layers = layer_values("onnxruntime", folded, inputs)
+        layers = layer_values("onnxruntime", folded, first_inputs(_onnx_inputs(model), inputs))
     # Backends rewrite operators, and with them scales and zero points; weights and values of layers stay.
     found = Contents({} if contents is None else contents.weights, {})
     write_fingerprint(path, fingerprint(found, layers))
 
 
-def print_compiled(backend: str, model: Path, inputs: FloatArray, spec: TensorSpec) -> Fingerprint | None:
+def _onnx_inputs(model: Any) -> list[TensorSpec]:
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    return [
+        TensorSpec(name, tuple(item.dim_value for item in dims), "float32", "NCHW") for name, dims in shapes.items()
+    ]
+
+
+def print_compiled(backend: str, model: Path, inputs: FloatArray, specs: Sequence[TensorSpec]) -> Fingerprint | None:
     """The fingerprint of a compiled file; None for engines that do not tell.
 
     ``inputs`` `(1, C, H, W)` are of the first golden picture.
@@ -52,7 +63,7 @@ def print_compiled(backend: str, model: Path, inputs: FloatArray, spec: TensorSp
     contents = read_contents(backend, model)
     if contents is None:
         return None
-    return fingerprint(contents, layer_values(backend, model, engine_inputs(spec, inputs), 1))
+    return fingerprint(contents, layer_values(backend, model, first_inputs(specs, inputs), 1))
 
 
 def blame_labels(base: Rung, judge: Judge, form: Outputs, truths: Sequence[Any]) -> tuple[Rung, tuple[Diagnosis, ...]]:
@@ -82,15 +93,17 @@ def blame_compiled(
     if rung.name == ENGINE_INPUT:
         return diagnose_input(expected[0], given[0], pictures, contract)
     folder, compiled = made
-    model, spec = folder / compiled.model, compiled.inputs[0]
+    model = folder / compiled.model
     contents = read_contents(backend, model)
     causes: tuple[Diagnosis, ...] = ()
     if source is not None and contents is not None:
         causes = diagnose_graph(source, contents)
     if causes:
         return causes
-    layers: Mapping[str, Array] = layer_values(backend, model, engine_inputs(spec, expected[0][:1]), 1)
-    return diagnose_outputs(expected[1].arrays, given[1].arrays, compiled.outputs, recorded=source, layers=layers)
+    first = first_inputs(compiled.inputs, expected[0][:1])
+    layers: Mapping[str, Array] = layer_values(backend, model, first, 1)
+    answers = split_state(compiled.inputs, compiled.outputs)[0]
+    return diagnose_outputs(expected[1].arrays, given[1].arrays, answers, recorded=source, layers=layers)
 
 
 def first_cause(rungs: Sequence[Rung], why: Callable[[Rung], tuple[Diagnosis, ...]]) -> tuple[Diagnosis, ...]:

@@ -19,6 +19,7 @@ from edgecv.build.target_steps import CompiledFile, read_compiled
 from edgecv.core.artifact import MANIFEST, Chain, Manifest, file_entries, files_hash, read_manifest, write_manifest
 from edgecv.core.artifact import check_files as check_artifact
 from edgecv.core.plain import to_plain
+from edgecv.core.state import state_of
 from edgecv.errors import ArtifactError
 
 BUILDINFO = "buildinfo.json"
@@ -119,6 +120,7 @@ def _manifest(context: Context, target: TargetPlan, made: CompiledFile) -> Manif
         contract=recipe.model.input,
         inputs=compiled.inputs,
         outputs=compiled.outputs,
+        state=state_of(compiled.inputs, compiled.outputs),
         model=compiled.model,
         files=made.entries,
         chain=chain_of(context, target.optimized, made),

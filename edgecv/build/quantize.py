@@ -17,13 +17,14 @@ from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize, Recipe
 from edgecv.data.lint import refuse, saturation_finding
 from edgecv.data.selection import truths_of
+from edgecv.models.streaming import deploy_form, whole_form
 from edgecv.optimize.batches import make_batches
+from edgecv.optimize.examples import steps_of
 from edgecv.optimize.export import save_program
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import TrainSet, held_out
 from edgecv.optimize.objectives import train_objective
 from edgecv.optimize.pixel_grid import pixel_range
-from edgecv.optimize.prune import example_input
 from edgecv.optimize.ptq import quantize_ptq
 from edgecv.optimize.qat import Fit, quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
@@ -71,14 +72,15 @@ def quantize(
         reader, findings, pictures = open_for_repair(context, recipe)
     else:
         reader, findings = open_checked(context, recipe)
-    calibration = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
-    example, count = example_input(recipe.model.input), len(reader)
+    batches = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
+    form, example = deploy_form(module, recipe.model.input)
+    calibration, count = steps_of(batches, form, example), len(reader)
     result: FitResult | None = None
     climbed: Repair | None = None
     if step.method == "qat" and training is not None:
         made, result = quantize_qat(
             module,
-            example,
+            example[0],
             step=step,
             calibration=calibration,
             fit=_fit(context, recipe, step, training),
@@ -88,9 +90,9 @@ def quantize(
         )
     else:
         judged = module if original is None else original
-        modules = (module, judged)
+        modules = (form, judged)
         made, climbed = _post_training(
-            context, recipe, step, modules, calibration, training, samples=count, pictures=pictures
+            context, recipe, step, modules, (example, calibration), training, samples=count, pictures=pictures
         )
     saturation = saturation_finding({item.node: item.share for item in made.saturated}, ranges=step.ranges)
     found = [*findings, *([saturation] if saturation is not None else [])]
@@ -118,7 +120,7 @@ def _post_training(
     recipe: Recipe,
     step: Quantize,
     modules: tuple[Any, Any],
-    calibration: Batches,
+    calibration: tuple[tuple[Any, ...], Batches],
     training: Training | None,
     *,
     samples: int,
@@ -126,16 +128,17 @@ def _post_training(
 ) -> tuple[QuantizedGraph, Repair | None]:
     """Post-training quantisation, and the repair ladder where there are ``pictures`` to judge its rungs on.
 
-    ``modules`` are the network to quantise and the one that it is compared with.
+    ``modules`` are the network to quantise and the one that it is compared with, ``calibration`` an example of its
+    inputs and all of them.
     """
     module, original = modules
-    example = example_input(recipe.model.input)
+    example, batches = calibration
     if pictures is None:
         made = quantize_ptq(
             module,
             example,
             step=step,
-            calibration=calibration,
+            calibration=batches,
             samples=samples,
             pixels=pixel_range(recipe.model.input),
             progress=context.progress,
@@ -147,9 +150,9 @@ def _post_training(
         assert training is not None
         trained, _ = quantize_qat(
             module,
-            example,
+            example[0],
             step=wanted,
-            calibration=calibration,
+            calibration=batches,
             fit=_fit(context, recipe, wanted, training),
             samples=samples,
             progress=context.progress,
@@ -161,8 +164,8 @@ def _post_training(
     workshop = Workshop(
         module,
         example,
-        calibration,
-        judge,
+        batches,
+        lambda candidate: judge(whole_form(candidate, example, recipe.model.input)),
         samples=samples,
         pixels=pixel_range(recipe.model.input),
         train=train if training is not None else None,
@@ -215,7 +218,9 @@ def _fit(context: Context, recipe: Recipe, step: Quantize, training: Training) -
     objective = train_objective(
         data.family, data.contract, truths_of(data.reader), teacher=training.teacher, distill=step.distill
     )
-    train, validation = held_out(data, share=HELD_OUT, seed=recipe.seed, batch_size=step.batch_size)
+    train, validation = held_out(
+        data, share=HELD_OUT, seed=recipe.seed, batch_size=step.batch_size, augment=step.augment
+    )
     plan = TrainPlan(epochs=step.epochs, lr=step.lr, seed=recipe.seed, devices=training.devices, ema=step.ema)
 
     def run(module: Any, hooks: Hooks) -> FitResult:

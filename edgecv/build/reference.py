@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.stream import StreamEngine
 from edgecv.build.blame import SOURCE, blame_form, blame_labels, first_cause, write_source_print
 from edgecv.build.plan import metric_name
+from edgecv.core.contract import InputContract
 from edgecv.core.figures import Diagnosis, Ladder, Rung
 from edgecv.core.plain import to_plain
 from edgecv.core.protocols import Reader
@@ -58,16 +60,18 @@ def collect(
     inputs = np.stack([preprocess(sample.image, recipe.model.input) for sample in samples])
     forms: list[Outputs] = []
     quantised = recipe_is_int8(recipe)
+    contract = recipe.model.input
     if module is not None:
         forms.append(Outputs(FLOAT_TORCH, _torch_outputs(module, inputs)))
-        forms.append(Outputs(FLOAT_ONNX, _onnx_of(module, inputs) if quantised else _run_onnx(exported, inputs)))
+        forms.append(
+            Outputs(
+                FLOAT_ONNX, _onnx_of(module, inputs, contract) if quantised else _run_onnx(exported, inputs, contract)
+            )
+        )
         if quantised:
-            from edgecv.backends.program import load_program
-
-            program = load_program(exported / "program.pt2").module()
-            forms.append(Outputs(QDQ_TORCH, _torch_outputs(program, inputs)))
+            forms.append(Outputs(QDQ_TORCH, _torch_outputs(_program(exported, contract), inputs)))
     else:
-        forms.append(Outputs(FLOAT_ONNX, _run_onnx(exported, inputs)))
+        forms.append(Outputs(FLOAT_ONNX, _run_onnx(exported, inputs, contract)))
     truths = [sample.truth for sample in samples]
     sizes = [picture_size(sample.image) for sample in samples]
     save_outputs(out / OUTPUTS, forms, picked=np.asarray(picked, dtype=np.int64), inputs=inputs)
@@ -122,23 +126,34 @@ def _torch_outputs(module: Any, inputs: FloatArray) -> tuple[FloatArray, ...]:
     return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
-def _onnx_of(module: Any, inputs: FloatArray) -> tuple[FloatArray, ...]:
-    import torch
+def _program(exported: Path, contract: InputContract) -> Any:
+    """The exported program as a network that takes pictures or whole clips."""
+    from edgecv.backends.program import load_program
+    from edgecv.models.streaming import whole_form
 
+    program = load_program(exported / "program.pt2")
+    return whole_form(program.module(), tuple(program.example_inputs[0]), contract)
+
+
+def _onnx_of(module: Any, inputs: FloatArray, contract: InputContract) -> tuple[FloatArray, ...]:
+    from edgecv.models.streaming import deploy_form
     from edgecv.optimize.export import export_program, write_onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        program = export_program(module, torch.zeros(1, *inputs.shape[1:]))
-        write_onnx(program, Path(folder) / "model.onnx")
-        return _run_onnx(Path(folder), inputs)
+        write_onnx(export_program(*deploy_form(module, contract)), Path(folder) / "model.onnx")
+        return _run_onnx(Path(folder), inputs, contract)
 
 
-def _run_onnx(folder: Path, inputs: FloatArray) -> tuple[FloatArray, ...]:
+def _run_onnx(folder: Path, inputs: FloatArray, contract: InputContract) -> tuple[FloatArray, ...]:
     from edgecv import backends
 
     engine = backends.get("onnxruntime").load(folder / "model.onnx", options={}, threads=None)
+    stream = StreamEngine(engine, engine.inputs, engine.outputs)  # without a state, the engine itself
+    rows = []
     try:
-        rows = [engine.run([row[None]]) for row in inputs]
+        for row in inputs:
+            stream.reset()
+            rows.append([stream.run([one[None]]) for one in np.split(row, len(row) // contract.once.planes)][-1])
     finally:
         engine.close()
     return tuple(np.concatenate(column) for column in zip(*rows, strict=True))

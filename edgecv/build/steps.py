@@ -83,6 +83,7 @@ def _load_onnx(context: Context, recipe: Recipe, folder: Path) -> Mapping[str, A
 
 def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.build.pruning import prune_step
+    from edgecv.models.two_stage_loss import takes_one_picture
     from edgecv.optimize.finetune import TrainSet
     from edgecv.optimize.prune import taylor_batches
 
@@ -90,7 +91,8 @@ def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) ->
     batches = None
     if "train" in step.params:
         train = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
-        batches = taylor_batches(train, samples=step.params["step"]["samples"], seed=recipe.seed)
+        size = 1 if takes_one_picture(module) else 32
+        batches = taylor_batches(train, samples=step.params["step"]["samples"], seed=recipe.seed, batch_size=size)
     return prune_step(context, step.params, module=module, history=history, batches=batches, folder=folder)
 
 
@@ -172,8 +174,8 @@ def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
 
 def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.backends.program import load_program
+    from edgecv.models.streaming import deploy_form
     from edgecv.optimize.export import export_program, save_program, write_onnx
-    from edgecv.optimize.prune import example_input
 
     source = context.store.folder(step.inputs[0])
     if (source / ONNX).is_file():
@@ -182,7 +184,7 @@ def _export(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -
         if (source / PROGRAM).is_file():
             program = load_program(source / PROGRAM)
         else:
-            program = export_program(_rebuild(context, step.inputs[0], recipe)[0], example_input(recipe.model.input))
+            program = export_program(*deploy_form(_rebuild(context, step.inputs[0], recipe)[0], recipe.model.input))
         save_program(program, folder / PROGRAM)
         write_onnx(program, folder / ONNX)
     return {"onnx_bytes": (folder / ONNX).stat().st_size, "graph_sha256": sha256_file(folder / ONNX)}

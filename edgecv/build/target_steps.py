@@ -94,7 +94,7 @@ def verify_file(context: Context, step: PlannedStep, recipe: Recipe, target: Tar
         buffer, fed, rows = model.input_buffer(), [], []
         for sample in samples:
             rows.append(model.run(sample.image, buffer))
-            fed.append(_as_nchw(model, buffer))
+            fed.append(_fed(model, sample.image, buffer))
     finally:
         model.engine.close()
     found = Outputs(f"compiled {target.backend}", tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
@@ -112,7 +112,7 @@ def verify_file(context: Context, step: PlannedStep, recipe: Recipe, target: Tar
         judge.rung(last, found, min_db=min_db, min_agreement=min_agreement, blame="compiler"),
     ]
     first = extra["inputs"][:1]
-    proven = print_compiled(target.backend, made.folder / made.compiled.model, first, made.compiled.inputs[0])
+    proven = print_compiled(target.backend, made.folder / made.compiled.model, first, made.compiled.inputs)
     if proven is not None:
         write_fingerprint(folder / CONTENTS, proven)
     climbed = ladder(
@@ -209,7 +209,10 @@ def open_subject(context: Context, made: CompiledFile, recipe: Recipe, target: T
     )
 
 
-def _as_nchw(model: Subject, buffer: Any) -> Any:
-    """A copy of what the engine was fed, as real values `(1, C, H, W)`."""
-    real = model.input.dequantize(buffer)
-    return np.array(stacked(real, model.input.layout))
+def _fed(model: Subject, image: Any, buffer: Any) -> Any:
+    """A copy of what the engine was fed for ``image``, as real values `(1, C, H, W)`; ``buffer`` holds the last of it.
+
+    Where the network streams, the channels of all frames follow each other, as in training.
+    """
+    buffers = model.fill(image, []) if model.contract.streams else [buffer]
+    return np.concatenate([np.array(stacked(model.input.dequantize(one), model.input.layout)) for one in buffers], 1)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from edgecv.core.contract import InputContract
 from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.state import StateTensor
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ArtifactError
 
@@ -50,7 +51,8 @@ class Manifest:
 
     ``model`` is what the engine loads, relative to the artifact: one of ``files``, or the folder that
     holds them (an .mlpackage). ``status`` is ``deferred`` where the engine is still to be built
-    on the device (`edgecv build`).
+    on the device (`edgecv build`). ``state`` is what a network that streams keeps between two frames: which of its
+    outputs goes into which of its inputs.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Manifest:
     thermal: tuple[dict[str, Any], ...] = ()
     thresholds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    state: tuple[StateTensor, ...] = ()
     schema: int = SCHEMA_VERSION
 
     @property

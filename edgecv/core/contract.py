@@ -25,6 +25,9 @@ class Clip:
 
     ``layout`` is what the network itself takes: ``stacked`` `(N, T * C, H, W)`, ``TCHW`` `(N, T, C, H, W)` or
     ``CTHW`` `(N, C, T, H, W)`. What edgecv builds always takes ``stacked`` and makes the other shapes inside.
+
+    With ``stream`` the network is trained on clips, and built to look at one frame at a time: what it saw before is
+    kept in a state, which begins with zeros (`edgecv.models.streaming`).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
@@ -32,6 +35,9 @@ class Clip:
     frames: int = field(metadata={"ge": 2, "le": 256, "description": "frames of a clip"})
     fps: float = field(metadata={"gt": 0, "le": 1000, "description": "frames of a clip in a second of the video"})
     layout: ClipLayout = field(default="stacked", metadata={"description": "shape of clips that the network takes"})
+    stream: bool = field(
+        default=False, metadata={"description": "built to take one frame at a time, with a state kept between frames"}
+    )
 
     @property
     def span_s(self) -> float:
@@ -50,6 +56,9 @@ class InputContract:
     ``resize``: ``stretch`` ignores the aspect ratio; ``letterbox`` keeps it and pads both sides with
     ``pad_value`` (0..255); ``letterbox-topleft`` pads right and bottom only; ``crop`` scales the
     shorter side to ``size / crop_ratio`` and cuts the centre.
+
+    With ``vector`` the input is no picture but a row of ``size[1]`` numbers, ``size`` is (1, count) and only ``mean``
+    and ``std`` (one value each) count: each number becomes ``(x - mean) / std``.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
@@ -68,16 +77,30 @@ class InputContract:
     clip: Clip | None = field(
         default=None, metadata={"description": "frames that the network sees at once; without it, one picture"}
     )
+    vector: bool = field(
+        default=False,
+        metadata={"description": "the input is a row of numbers, not a picture: size is [1, count]; not in recipes"},
+    )
 
     @property
     def channels(self) -> int:
-        """Channels of one picture: 1 for gray, 3 otherwise."""
-        return 1 if self.color == "gray" else 3
+        """Channels of one picture: 1 for gray, 3 otherwise; a row of numbers has 1."""
+        return 1 if self.color == "gray" or self.vector else 3
 
     @property
     def planes(self) -> int:
         """Channels of the network's input: those of a picture, or of all frames of a clip."""
         return self.channels * (1 if self.clip is None else self.clip.frames)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the built network takes one frame at a time and keeps a state in between."""
+        return self.clip is not None and self.clip.stream
+
+    @property
+    def once(self) -> InputContract:
+        """The same for what the built network takes in a run: a picture, a whole clip, or a frame where it streams."""
+        return self.still if self.streams else self
 
     @property
     def still(self) -> InputContract:
@@ -91,7 +114,8 @@ class InputContract:
             found.append(f"size is {list(self.size)}; height and width must lie within 1..16384")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
-                found.append(f"{name} has {len(values)} values; color {self.color} needs {self.channels}")
+                what = "a row of numbers" if self.vector else f"color {self.color}"
+                found.append(f"{name} has {len(values)} values; {what} needs {self.channels}")
         if any(value == 0 for value in self.std):
             found.append(f"std is {list(self.std)}; 0 would divide by zero")
         if self.clip is not None and not (2 <= self.clip.frames <= 256 and 0 < self.clip.fps <= 1000):
@@ -99,6 +123,10 @@ class InputContract:
                 f"clip has {self.clip.frames} frames at {self.clip.fps:g} fps; allowed are 2..256 at more than 0, "
                 "up to 1000 fps"
             )
+        if self.vector and (self.size[0] != 1 or self.clip is not None):
+            found.append(f"vector has size {list(self.size)}; a row of numbers needs [1, count], and no clip")
+        if self.clip is not None and self.clip.stream and self.clip.layout != "stacked":
+            found.append(f"clip has layout {self.clip.layout}; a network that streams takes frames: leave layout out")
         if self.range[0] == self.range[1]:
             found.append(f"range is {list(self.range)}; the two ends must differ")
         return found

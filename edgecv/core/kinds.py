@@ -33,7 +33,9 @@ MetricName = Literal[
     "oks_ap",
     "oks_ap50",
     "pck",
+    "nme_auc",
     "recall1",
+    "recall5",
     "map",
     "miou",
     "pixel_accuracy",
@@ -65,6 +67,7 @@ DataKind = Literal[
     "yolo",
     "voc",
     "kitti",
+    "mot",
     "anomaly",
     "textures",
     "coco-keypoints",
@@ -75,6 +78,10 @@ DataKind = Literal[
     "icdar",
     "scenes-text",
     "scenes-words",
+    "identities",
+    "identities-csv",
+    "scenes-identities",
+    "vectors",
 ]
 
 
@@ -83,11 +90,12 @@ class FamilyFacts:
     """What a recipe may ask of a family: its ``metrics`` (the usual one first), and kinds of ``data`` with its truths.
 
     ``loss`` says whether the family trains on labels; the others learn from a teacher alone (distillation). Where only
-    networks with some heads do, ``loss_heads`` names those.
+    networks with some heads do, ``loss_heads`` names those; ``part_heads`` those that do so in ``finetune`` alone, by
+    the parts of their networks and not by their outputs.
     ``labels`` are the names that a model without a list of its own is taken to have; empty where names are needed.
     ``tight`` families are trained on objects cut out by their boxes: a second stage neither widens nor reshapes those.
-    ``augment`` are the changes of pictures in training that keep the truths right. ``fits``: the step ``fit`` shows its
-    networks what is usual.
+    ``augment`` are the changes of pictures in training (`edgecv.core.steps.Augment`) that keep the truths right.
+    ``fits``: the step ``fit`` shows its networks what is usual.
     ``objects``: its results are boxes of objects, which can be tracked and looked at by a second stage.
     ``pieces``: they are other parts of a picture, which a second stage can look at and no tracker follows.
     ``clips``: its networks see some frames of a video at once, which ``model.input.clip`` tells.
@@ -98,8 +106,9 @@ class FamilyFacts:
     labels: tuple[str, ...] = ()
     loss: bool = False
     loss_heads: tuple[str, ...] = ()
+    part_heads: tuple[str, ...] = ()
     tight: bool = False
-    augment: tuple[str, ...] = ("none", "crop", "crop-flip")
+    augment: tuple[str, ...] = ("shift", "flip", "scale", "color")
     objects: bool = False
     pieces: bool = False
     fits: bool = False
@@ -136,38 +145,58 @@ class DataFacts:
 
 _CLASSES: tuple[DataKind, ...] = ("imagefolder", "csv", "sklearn-digits")
 
+_ALL_CHANGES = ("shift", "flip", "scale", "color", "mosaic")
+
 FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
     "classification": FamilyFacts(("top1", "top5"), _CLASSES, loss=True),
     "detection": FamilyFacts(
         ("ap", "ap50"),
-        ("coco", "yolo", "voc", "kitti", "scenes-boxes"),
+        ("coco", "yolo", "voc", "kitti", "mot", "scenes-boxes"),
         loss=True,
-        loss_heads=("yolox", "yolo", "yolo-end2end", "fastestdet", "ssd"),
+        loss_heads=("yolox", "yolo", "yolo-end2end", "fastestdet", "ssd", "retinanet", "fcos", "detr"),
+        part_heads=("rcnn",),
         objects=True,
+        augment=_ALL_CHANGES,
     ),
     "pose": FamilyFacts(
-        ("oks_ap", "oks_ap50", "pck"), ("coco-keypoints", "scenes-keypoints"), labels=("person",), loss=True
+        ("oks_ap", "oks_ap50", "pck", "nme_auc"), ("coco-keypoints", "scenes-keypoints"), labels=("person",), loss=True
     ),
-    "embedding": FamilyFacts(("recall1", "map"), _CLASSES, labels=("person",), tight=True),
-    "segmentation": FamilyFacts(("miou", "pixel_accuracy", "dice"), ("masks", "scenes-masks"), loss=True),
+    "embedding": FamilyFacts(
+        ("recall1", "recall5", "map"),
+        ("identities", "identities-csv", "scenes-identities", *_CLASSES),
+        labels=("person",),
+        loss=True,
+        tight=True,
+    ),
+    "segmentation": FamilyFacts(
+        ("miou", "pixel_accuracy", "dice"), ("masks", "scenes-masks"), loss=True, augment=_ALL_CHANGES
+    ),
     "text": FamilyFacts(
-        ("exact", "similarity"), ("text", "scenes-words"), loss=True, tight=True, augment=("none", "crop")
+        ("exact", "similarity"), ("text", "scenes-words"), loss=True, tight=True, augment=("shift", "color")
     ),
-    "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True, augment=("none",)),
-    "depth": FamilyFacts(("delta1",), ("depth", "scenes-depth"), labels=("depth",), loss=True),
+    "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True, augment=()),
+    "depth": FamilyFacts(
+        # What is drawn larger looks nearer, and its true depth would not say so.
+        ("delta1",),
+        ("depth", "scenes-depth"),
+        labels=("depth",),
+        loss=True,
+        augment=("shift", "flip", "color"),
+    ),
     "instance": FamilyFacts(
         ("mask_ap", "mask_ap50"),
         ("coco-masks", "scenes-instances"),
         loss=True,
         loss_heads=("prototypes",),
         objects=True,
+        augment=_ALL_CHANGES,
     ),
     "anomaly": FamilyFacts(("auroc",), ("anomaly", "textures"), labels=("defect",), loss=True, fits=True),
     "video": FamilyFacts(
         ("top1", "top5"),
         ("videofolder", "video-csv", "scenes-motions"),
         loss=True,
-        augment=("none", "crop"),
+        augment=("shift", "scale", "color"),
         clips=True,
     ),
     "text-detection": FamilyFacts(
@@ -176,7 +205,7 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
         labels=("text",),
         loss=True,
         pieces=True,
-        augment=("none", "crop"),
+        augment=("shift", "scale", "color"),
     ),
 }
 
@@ -203,6 +232,7 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "yolo": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "voc": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "kitti": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
+    "mot": DataFacts("file", "the gt.txt of a sequence", root=True, classes=False),
     "anomaly": DataFacts(
         "folder",
         "the folder that holds good and one folder for each kind of defect",
@@ -220,6 +250,12 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "icdar": DataFacts("pictures", "a folder of pictures, or a glob", only=True, truth=True, classes=False),
     "scenes-text": DataFacts("none", classes=False),
     "scenes-words": DataFacts("none", classes=False),
+    "identities": DataFacts(
+        "folder", "the folder with one folder an identity, or with query and gallery that have those", classes=False
+    ),
+    "identities-csv": DataFacts("file", "the csv file", root=True, classes=False),
+    "scenes-identities": DataFacts("none", classes=False),
+    "vectors": DataFacts("file", "the csv file with a class and numbers a line"),
 }
 
 METRIC_UNITS: dict[str, str] = {"psnr": "dB"}

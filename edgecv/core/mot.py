@@ -37,11 +37,11 @@ class MotTable:
         return MotTable(self.frames[rows], self.ids[rows], self.boxes[rows], self.scores[rows], self.classes[rows])
 
 
-def read_mot(path: str | Path) -> MotTable:
+def read_mot(path: str | Path, *, ignored: bool = False) -> MotTable:
     """Read a detections, result or ground-truth file (comma or space between the numbers).
 
     Coordinates of the files count from 1; those of the table from 0. The score of a ground-truth line is
-    its flag: lines with flag 0 are to be ignored and left out.
+    its flag: lines with flag 0 are to be ignored; they are left out unless ``ignored`` asks for them.
 
     Raises:
         DataError: the file cannot be read, or a line is wrong; file and line are named.
@@ -53,7 +53,7 @@ def read_mot(path: str | Path) -> MotTable:
         raise DataError(f"{place} cannot be read as a MOT text file ({error})") from error
     rows = [_row(line, f"{place}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
     table = np.array(rows, dtype=np.float64).reshape(-1, 8)
-    table = table[table[:, 6] != 0]
+    table = table if ignored else table[table[:, 6] != 0]
     table = table[np.argsort(table[:, 0], kind="stable")]
     corner = table[:, 2:4] - 1.0
     boxes = np.concatenate([corner, corner + table[:, 4:6]], axis=1)

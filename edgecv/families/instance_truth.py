@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgecv.core.contract import InputContract
 from edgecv.core.masks import ObjectMask
-from edgecv.core.results import DetectionTruth
+from edgecv.core.results import DetectionTruth, Shapes
 from edgecv.errors import ToolchainError
 from edgecv.vision.image import geometry
 from edgecv.vision.maps import fit_map
@@ -97,18 +97,26 @@ class InstanceTruth:
         boxes = place.to_network(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
         return self._placed(np.array(planes, dtype=np.uint8).reshape(-1, *contract.size), boxes)
 
-    def moved(self, *, down: int, right: int, mirrored: bool) -> InstanceTruth:
-        """The same after the picture was moved by whole pixels and then, perhaps, mirrored."""
-        planes, (height, width) = self.masks(), self.size
-        shifted = np.zeros_like(planes)
-        shifted[:, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = planes[
-            :, max(0, -down) : height + min(0, -down), max(0, -right) : width + min(0, -right)
-        ]
-        boxes = self.boxes + np.array([right, down, right, down], dtype=np.float32)
-        if mirrored:
-            shifted, boxes = shifted[:, :, ::-1], boxes.copy()
-            boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-        return self._placed(shifted, boxes)
+    def shapes(self) -> Shapes:
+        """Boxes and masks, to be moved with their picture."""
+        return Shapes(self.boxes, np.zeros((0, 2), dtype=np.float32), self.masks().view(np.uint8))
+
+    def with_shapes(self, shapes: Shapes, *, size: tuple[int, int], mirrored: bool) -> InstanceTruth:
+        """The same with other boxes and masks in a picture of ``size``; objects that are cut off there are gone."""
+        planes = np.zeros((0, *size), dtype=np.uint8) if shapes.planes is None else shapes.planes
+        return self._placed(planes.reshape(-1, *size), shapes.boxes)
+
+    def joined(self, others: Sequence[InstanceTruth]) -> InstanceTruth:
+        """The objects of this and of ``others``, all in pixels of the same picture."""
+        every = (self, *others)
+        return InstanceTruth(
+            tuple(code for truth in every for code in truth.codes),
+            np.concatenate([truth.boxes for truth in every]),
+            np.concatenate([truth.class_ids for truth in every]),
+            np.concatenate([truth.crowd for truth in every]),
+            np.concatenate([truth.area for truth in every]),
+            self.size,
+        )
 
     def select(self, rows: npt.NDArray[Any]) -> InstanceTruth:
         """The objects of ``rows``, a mask `(N,)` bool or indices."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecv.core.contract import InputContract
+from edgecv.core.results import Shapes
 from edgecv.errors import DataError
 from edgecv.vision.image import geometry
 
@@ -20,6 +21,7 @@ COCO_KEYPOINTS = (
 )  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
+_SMALLEST_AREA = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,27 +82,30 @@ class PoseTruth:
         moved = self._placed(place.to_network(self.keypoints[..., :2]), corners, contract.size)
         return replace(moved, area=(self.area * scale).astype(np.float32))
 
-    def moved(self, *, down: int, right: int, mirrored: bool) -> PoseTruth:
-        """The same after the picture was moved by whole pixels and then, perhaps, mirrored.
+    def shapes(self) -> Shapes:
+        """Boxes and keypoints, to be moved with their picture."""
+        return Shapes(self.boxes, self.keypoints[..., :2].reshape(-1, 2))
+
+    def with_shapes(self, shapes: Shapes, *, size: tuple[int, int], mirrored: bool) -> PoseTruth:
+        """The same with other boxes and keypoints; left and right ones change places in a mirrored picture.
 
         Raises:
             DataError: it is mirrored and nobody knows which keypoints are left and right ones.
         """
-        shift = np.array([right, down], dtype=np.float32)
-        points, boxes = self.keypoints[..., :2] + shift, self.boxes + np.tile(shift, 2)
-        found = self._placed(points, boxes, self.size)
+        before, after = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (self.boxes, shapes.boxes))
+        area = self.area * after / np.maximum(before, _SMALLEST_AREA)
+        found = replace(
+            self._placed(shapes.points.reshape(*self.keypoints.shape[:2], 2), shapes.boxes, size),
+            area=area.astype(np.float32),
+        )
         if not mirrored:
             return found
         if len(self.mirror) != self.keypoints.shape[1]:
             raise DataError(
                 "a picture cannot be mirrored: the keypoints' names do not tell left from right (left_eye, right_eye); "
-                "set augment: crop instead of crop-flip"
+                "set augment: crop instead of crop-flip, or flip: false"
             )
-        turned = found.keypoints[:, list(self.mirror)].copy()
-        turned[..., 0] = self.size[1] - turned[..., 0]
-        mirrored_boxes = found.boxes.copy()
-        mirrored_boxes[:, [0, 2]] = self.size[1] - found.boxes[:, [2, 0]]
-        return replace(found, keypoints=turned, boxes=mirrored_boxes)
+        return replace(found, keypoints=found.keypoints[:, list(self.mirror)])
 
     def _placed(self, points: npt.NDArray[Any], boxes: npt.NDArray[Any], size: tuple[int, int]) -> PoseTruth:
         """New coordinates in a picture of ``size``; what lies outside is no longer labelled."""

@@ -1,7 +1,8 @@
 """Classification of videos: one score per class for the last moments of a camera, told with every frame.
 
-The network sees a clip, ``model.input.clip``: some frames of the last seconds. Scores, metrics and loss are those of
-`edgecv.families.classification`.
+The network sees a clip, ``model.input.clip``: some frames of the last seconds. With ``clip.stream`` it sees one frame
+at a time and keeps what it saw before in a state, so that a frame costs one frame's work. Scores, metrics and loss are
+those of `edgecv.families.classification`.
 """
 
 from __future__ import annotations

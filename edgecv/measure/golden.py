@@ -61,6 +61,17 @@ def engine_inputs(spec: TensorSpec, inputs: FloatArray) -> Array:
     return np.ascontiguousarray(spec.quantize(unstacked(inputs, spec.layout, frames)))
 
 
+def first_inputs(specs: Sequence[TensorSpec], inputs: FloatArray) -> list[Array]:
+    """What an engine with the inputs ``specs`` takes first for the network input ``inputs`` `(1, C, H, W)`.
+
+    Of a network that streams that is the first frame of a clip, and a state of zeros.
+    """
+    frame, *state = specs
+    channels = frame.shape[3 if frame.layout == "NHWC" else 1] if state else inputs.shape[1]
+    zeros = [spec.quantize(np.zeros(spec.shape, dtype=np.float32)) for spec in state]
+    return [engine_inputs(frame, inputs[:, :channels]), *zeros]
+
+
 def save_golden(path: Path, golden: Golden) -> None:
     """Write golden pictures as one compressed .npz without pickles.
 

@@ -178,7 +178,7 @@ class _Loop:
 
     def __init__(self, subject: Subject, images: Sequence[Image], timer: Timer, watch: Watch) -> None:
         self.timer, self.watch = timer, watch
-        self._subject, self._images = subject, images
+        self._subject, self._images = subject, subject.apart(images)
         self._buffer = subject.input_buffer()
         window = subject.window()
         self._prepare: Any = subject.preprocessor if window is None else _NewestFrame(window, subject.input.layout)

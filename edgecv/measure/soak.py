@@ -143,7 +143,7 @@ class _Run:
         timer: Timer,
         stop: Callable[[], bool],
     ) -> None:
-        self._subject, self._images, self._plan = subject, images, plan
+        self._subject, self._images, self._plan = subject, subject.apart(images), plan
         self._watch, self._power, self._timer, self._stop = watch, power, timer, stop
         self._buffer = subject.input_buffer()
         self._next = 0

@@ -18,6 +18,7 @@ from edgecv.errors import ModelError
 from edgecv.models.clips import for_clips
 from edgecv.models.outputs import TensorOutputs, tensors_of, unwrapped
 from edgecv.models.sources import build_module, split_source
+from edgecv.models.streaming import check_streams
 from edgecv.models.weights import apply_state_dict, fetch_weights, read_state_dict
 
 __all__ = ["build_model", "check_outputs", "load_model", "output_names", "output_specs"]
@@ -68,6 +69,8 @@ def build_model(spec: ModelSpec, *, family: FamilySpec, base: Path, seed: int) -
         torch.manual_seed(seed)
         module = build_module(spec, num_classes=num_classes, base=base).eval()
         module = for_clips(module, spec.input)
+        if spec.input.streams:
+            check_streams(module)
     if isinstance(module, TensorOutputs) or _is_plain(_forward(module, spec)):
         return module
     return TensorOutputs(module).eval()

@@ -15,7 +15,7 @@ from edgecv.core.recipe import ModelSpec
 from edgecv.errors import ModelError
 from edgecv.models.sources import build_module, split_source
 
-__all__ = ["r2plus1d", "tsn"]
+__all__ = ["picture_network", "r2plus1d", "tsn"]
 
 
 def r2plus1d(
@@ -49,12 +49,21 @@ def tsn(
     Raises:
         ModelError: there is no such network.
     """
+    return _MeanOfFrames(picture_network(backbone, num_classes, channels, options), frames, channels)
+
+
+def picture_network(backbone: str, num_classes: int, channels: int, options: dict[str, Any] | None) -> nn.Module:
+    """The network ``torchvision:NAME`` or ``timm:NAME`` for single frames; ``options`` go to its constructor.
+
+    Raises:
+        ModelError: there is no such network.
+    """
     kind, _ = split_source(backbone)
     if kind not in ("torchvision", "timm"):
         raise ModelError(f"backbone is {backbone!r}; allowed are torchvision:NAME and timm:NAME")
     contract = InputContract(size=(1, 1), color="gray" if channels == 1 else "rgb")
     spec = ModelSpec(source=backbone, input=contract, options=dict(options or {}))
-    return _MeanOfFrames(build_module(spec, num_classes=num_classes, base=Path()), frames, channels)
+    return build_module(spec, num_classes=num_classes, base=Path())
 
 
 _HALVINGS = 3

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
+from edgecv.optimize.examples import Example
 from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, QUANTIZE, get_constant, groups_of, set_constant
 from edgecv.optimize.switches import Board, Layer, Originals, make_board
 
@@ -55,7 +56,7 @@ class _Cache:
 
 def adaround(
     graph: GraphModule,
-    pictures: Callable[[], Iterable[Tensor]],
+    pictures: Callable[[], Iterable[Example]],
     *,
     layers: Iterable[str],
     originals: Originals,
@@ -87,7 +88,9 @@ def _matches(layer: Layer, patterns: tuple[str, ...]) -> bool:
     return takes and any(fnmatchcase(layer.name, pattern) for pattern in patterns)
 
 
-def _collect(board: Board, graph: GraphModule, layer: Layer, pictures: Iterable[Tensor], *, seed: int) -> _Cache | None:
+def _collect(
+    board: Board, graph: GraphModule, layer: Layer, pictures: Iterable[Example], *, seed: int
+) -> _Cache | None:
     node = next(item for item in graph.graph.nodes if item.name == layer.node)
     switch, weight = board.switches[layer.input], board.constants[layer.weight][0]
     assert weight.plain is not None

@@ -6,10 +6,10 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from edgecv.errors import ModelError
+from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.fold import fold_batch_norms, spell_global_pools
 from edgecv.optimize.graph import remove_no_ops
 
@@ -18,10 +18,10 @@ __all__ = ["capture"]
 MAX_BATCH = 65536
 
 
-def capture(module: torch.nn.Module, example: Tensor, *, dynamic_batch: bool = False) -> GraphModule:
+def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = False) -> GraphModule:
     """Trace ``module`` in evaluation mode into a functional graph without no-ops and batch norms.
 
-    ``example`` is `(N, C, H, W)` float32; its shape becomes the graph's own, but for the batch axis
+    ``example`` is `(N, C, H, W)` float32, or several inputs; its shape becomes the graph's own, but for the batch axis
     where ``dynamic_batch`` is set (training; ``N`` must then be 2 or more). ``module`` is not changed;
     the graph has copies of its weights.
 
@@ -34,11 +34,12 @@ def capture(module: torch.nn.Module, example: Tensor, *, dynamic_batch: bool = F
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
-            program = torch.export.export(module, (example,), dynamic_shapes=shapes)
+            program = torch.export.export(module, all_inputs(example), dynamic_shapes=shapes)
             graph = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:
         raise ModelError(
-            f"torch.export cannot trace {type(module).__name__} on an input of shape {tuple(example.shape)}: {error}. "
+            f"torch.export cannot trace {type(module).__name__} on an input of shape "
+            f"{tuple(all_inputs(example)[0].shape)}: {error}. "
             "Data-dependent control flow and shapes must leave the forward method (move post-processing out of it)."
         ) from error
     finally:

@@ -17,23 +17,26 @@ from edgecv.backends.program import fold_weights, load_program, seal
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ModelError, ToolchainError
 from edgecv.optimize.capture import capture
+from edgecv.optimize.examples import Example, all_inputs
 
 __all__ = ["export_program", "load_program", "program_specs", "save_program", "write_onnx"]
 
 OPSET = 21
 
 
-def export_program(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
+def export_program(module: torch.nn.Module, example: Example) -> ExportedProgram:
     """Trace ``module`` in evaluation mode for deployment: static shapes, no-ops gone, batch norms folded.
 
-    ``example`` is `(1, C, H, W)` float32. ``module`` is not changed.
+    ``example`` is `(1, C, H, W)` float32; of a step form (`edgecv.models.streaming`) a frame and its state. ``module``
+    is not changed.
 
     Raises:
         ModelError: ``example`` has another batch size, or `torch.export` cannot trace the module.
     """
-    if example.ndim < 1 or example.shape[0] != 1:
-        raise ModelError(f"the example input has shape {tuple(example.shape)}; programs are exported at batch 1")
-    program: ExportedProgram = seal(capture(module, example), (example,))
+    first = all_inputs(example)[0]
+    if first.ndim < 1 or first.shape[0] != 1:
+        raise ModelError(f"the example input has shape {tuple(first.shape)}; programs are exported at batch 1")
+    program: ExportedProgram = seal(capture(module, example), all_inputs(example))
     return program
 
 
@@ -48,11 +51,21 @@ def save_program(program: ExportedProgram, path: Path) -> None:
 
 
 def program_specs(program: ExportedProgram) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of ``program`` as float tensors, named as in the ONNX file."""
+    """Inputs and outputs of ``program`` as float tensors, named as in the ONNX file.
+
+    Of a step form they are the frame, "input", and the state, "state_in_0" and so on; the answers come before the next
+    state, "state_out_0" and so on.
+    """
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
     inputs = [values[name] for name in program.graph_signature.user_inputs if isinstance(name, str)]
     outputs = [values[name] for name in program.graph_signature.user_outputs if isinstance(name, str)]
-    return _specs("input", inputs), _specs("output", outputs)
+    states = len(inputs) - 1
+    answers = len(outputs) - states
+    names = (
+        ["input", *_numbered("state_in", states)],
+        [*(["output"] if answers == 1 else _numbered("output", answers)), *_numbered("state_out", states)],
+    )
+    return _specs(names[0], inputs), _specs(names[1], outputs)
 
 
 def write_onnx(
@@ -103,8 +116,11 @@ def write_onnx(
     os.replace(partial, path)
 
 
-def _specs(stem: str, values: list[Tensor]) -> tuple[TensorSpec, ...]:
-    names = [stem] if len(values) == 1 else [f"{stem}_{index}" for index in range(len(values))]
+def _numbered(stem: str, count: int) -> list[str]:
+    return [f"{stem}_{index}" for index in range(count)]
+
+
+def _specs(names: list[str], values: list[Tensor]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name, shape, str(value.dtype).removeprefix("torch."), layout_of(shape))
         for name, value, shape in ((name, value, tuple(value.shape)) for name, value in zip(names, values, strict=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +16,9 @@ from edgecv.core.contract import InputContract
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import FamilySpec, Finetune
+from edgecv.core.steps import Augment, AugmentName
 from edgecv.data.selection import truths_of
+from edgecv.models.two_stage_loss import learns_from_parts, two_stage_loss
 from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.objectives import class_score, family_objective, train_objective
@@ -53,7 +54,7 @@ class FinetuneResult:
 
 
 def held_out(
-    data: TrainSet, *, share: float, seed: int, batch_size: int, augment: Any = "none"
+    data: TrainSet, *, share: float, seed: int, batch_size: int, augment: AugmentName | Augment = "none"
 ) -> tuple[EpochBatches, EpochBatches]:
     """``(training, validation)`` batches of one training set, split by class with ``share`` held out.
 
@@ -96,6 +97,7 @@ def finetune(
         teacher=teacher,
         distill=step.distill,
         label_smoothing=step.label_smoothing,
+        own=two_stage_loss if learns_from_parts(module) else None,
     )
     train, validation = held_out(
         data, share=step.validation, seed=seed, batch_size=step.batch_size, augment=step.augment

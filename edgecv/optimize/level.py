@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgecv.optimize.channels import Channels, apply_factors, find_channels, is_depthwise, weight_of
+from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.graph import get_constant
 
 __all__ = ["Level", "level_channels", "measure_channels"]
@@ -100,7 +101,7 @@ class Level:
         return room
 
 
-def measure_channels(graph: GraphModule, pictures: Iterable[Tensor]) -> Level | None:
+def measure_channels(graph: GraphModule, pictures: Iterable[Example]) -> Level | None:
     """The sizes of the channels of the float ``graph`` on the first `PICTURES` pictures `(1, C, H, W)` float32.
 
     None where nothing can be levelled: no class of channels is free, or there is no picture.
@@ -113,11 +114,11 @@ def measure_channels(graph: GraphModule, pictures: Iterable[Tensor]) -> Level | 
         for number, picture in enumerate(pictures):
             if number == PICTURES:
                 break
-            probe.run(picture)
+            probe.run(*all_inputs(picture))
     return Level(graph, channels, probe.sizes) if probe.sizes else None
 
 
-def level_channels(graph: GraphModule, pictures: Iterable[Tensor], *, strength: float = 0.0) -> tuple[str, ...]:
+def level_channels(graph: GraphModule, pictures: Iterable[Example], *, strength: float = 0.0) -> tuple[str, ...]:
     """Level the float ``graph`` by its channels' sizes on ``pictures``; the names of the tensors that changed.
 
     The scale by ranges of activations is that of section 4.1 of Nagel et al., arXiv:1906.04721, with per-channel

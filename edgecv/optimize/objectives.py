@@ -14,7 +14,7 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
 from edgecv.errors import ModelError
 from edgecv.optimize.distill import as_distill, class_logits, output_match
-from edgecv.optimize.training import Objective
+from edgecv.optimize.training import Objective, OwnLoss
 
 __all__ = ["class_score", "family_objective", "train_objective"]
 
@@ -62,12 +62,13 @@ def train_objective(
     teacher: nn.Module | None,
     distill: Any,
     label_smoothing: float = 0.0,
+    own: OwnLoss | None = None,
 ) -> Objective:
     """`family_objective` for a training set with these ``truths``; without labels the teacher is all there is.
 
     A family without a loss of its own (`edgecv.core.kinds`) learns from the teacher alone, whatever its share. So
     does every family with ``distill`` 1; where its truths are missing too, the best epoch is the one nearest to the
-    teacher.
+    teacher. ``own`` is the loss of a network that brings one (`edgecv.optimize.training.Objective`).
 
     Raises:
         ModelError: there is nothing to learn from: a share above 0 and no teacher, no labels and a share below 1,
@@ -80,6 +81,8 @@ def train_objective(
     if weight > 0 and teacher is None:
         raise ModelError(f"distill is {weight} and there is no teacher; give the original network, or 0")
     has_loss, labelled = families.trains(spec), all(truth is not None for truth in truths)
+    if own is not None and labelled and weight == 0:
+        return replace(objective, own=own)
     if has_loss and labelled:
         return objective
     if weight == 0 or (has_loss and weight < 1):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgecv.optimize.behind import activations, best_range_behind
+from edgecv.optimize.examples import Example
 from edgecv.optimize.graph import (
     DEQUANTIZE,
     LINEAR,
@@ -63,7 +64,7 @@ class _Group:
 def search_ranges(
     graph: GraphModule,
     plan: Plan,
-    pictures: Iterable[Tensor],
+    pictures: Iterable[Example],
     *,
     search: Search,
     symmetric: bool,
@@ -146,7 +147,7 @@ def _by_output(graph: GraphModule, node: Node) -> None:
         item.args = (*item.args[:3], 1, *item.args[4:])
 
 
-def correct_biases(graph: GraphModule, pictures: Iterable[Tensor], *, originals: Originals) -> dict[str, float]:
+def correct_biases(graph: GraphModule, pictures: Iterable[Example], *, originals: Originals) -> dict[str, float]:
     """Add to each layer's bias what its rounded weights take from its mean output; returns the largest shift by layer.
 
     Empirical bias correction: `(weight - rounded weight) x mean input` per output channel, of section 4.2 of

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from edgecv.backends.common import quiet
@@ -19,13 +18,14 @@ from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.optimize.adaround import Reconstruction, adaround
 from edgecv.optimize.capture import capture
 from edgecv.optimize.equalize import equalize
+from edgecv.optimize.examples import Example, picture_shape, pictures
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import spell_batch_norms
 from edgecv.optimize.histogram import Range
 from edgecv.optimize.level import level_channels
 from edgecv.optimize.observers import correct_biases, fit_weight_scales, search_ranges
 from edgecv.optimize.pixel_grid import WHY, input_ranges
-from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
+from edgecv.optimize.quantized import QuantizedGraph, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.range_rule import RangeChoice, choose_ranges
 from edgecv.optimize.rules import Plan
@@ -42,7 +42,7 @@ class _Pictures:
     limit: int
     shape: tuple[int, ...]
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Example]:
         return pictures(self.batches, limit=self.limit, shape=self.shape)
 
 
@@ -64,7 +64,7 @@ class Prepared:
 
 def quantize_ptq(
     module: torch.nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     step: Quantize,
     calibration: Batches,
@@ -75,9 +75,10 @@ def quantize_ptq(
 ) -> QuantizedGraph:
     """Quantise ``module`` to int8 by the targets' rules, with scales from ``samples`` calibration pictures.
 
-    ``example`` is `(1, C, H, W)` float32. Pictures stream through one at a time. Channels are levelled first
-    (`edgecv.optimize.level`): those that only depthwise convolutions read in full, others by ``step.level``.
-    ``step.ranges``: ``auto`` tries the rules and takes the one that keeps the network's outputs best
+    ``example`` is `(1, C, H, W)` float32; of a step form (`edgecv.models.streaming`) a frame and its state, with
+    ``calibration`` of `edgecv.optimize.examples.steps_of`. Pictures stream through one at a time. Channels are
+    levelled first (`edgecv.optimize.level`): those that only depthwise convolutions read in full, others by
+    ``step.level``. ``step.ranges``: ``auto`` tries the rules and takes the one that keeps the network's outputs best
     (`edgecv.optimize.range_rule`); ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's
     choice for convolutional networks); ``minmax`` the widest range seen; ``percentile``, ``mse`` and ``entropy`` search
     on histograms (`edgecv.optimize.histogram`). The input takes ``pixels``, the range of an 8-bit picture
@@ -103,7 +104,7 @@ def quantize_ptq(
 
 def prepare_ptq(
     module: torch.nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     step: Quantize,
     calibration: Batches,
@@ -122,7 +123,7 @@ def prepare_ptq(
     report = progress or SilentProgress()
     graph = capture(module, example)
     spell_batch_norms(graph)
-    source = _Pictures(calibration, samples, tuple(example.shape[1:]))
+    source = _Pictures(calibration, samples, picture_shape(example))
     if step.equalize:
         equalize(graph)
     levelled = level_channels(graph, source, strength=step.level)

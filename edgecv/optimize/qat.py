@@ -21,6 +21,7 @@ from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.optimize.capture import capture
 from edgecv.optimize.distill import as_distill
+from edgecv.optimize.examples import picture_shape, pictures
 from edgecv.optimize.features import mark_features, unmark_features
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import FOLDED, FoldedNorm, spell_batch_norms
@@ -34,7 +35,7 @@ from edgecv.optimize.pt2e import (
     enable_observer,
     prepare_qat_pt2e,
 )
-from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
+from edgecv.optimize.quantized import QuantizedGraph, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.training import FitResult, Hooks
 from edgecv.optimize.zeros import hold_zeros
@@ -81,7 +82,7 @@ def quantize_qat(
     with quiet(log):
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
     report.line(f"quantize: training, {step.scheme}, {step.step_sizes} step sizes, {step.epochs} epochs")
-    _first_ranges(prepared, calibration, samples=samples, shape=tuple(example.shape[1:]))
+    _first_ranges(prepared, calibration, samples=samples, shape=picture_shape(example))
     result = fit(prepared, _prepare_training(prepared, step, folded))
     prepared.cpu()
     unmark_features(prepared)

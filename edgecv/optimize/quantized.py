@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from edgecv.backends.program import seal
 from edgecv.core.protocols import Batches
-from edgecv.errors import DataError
 from edgecv.optimize.behind import activations
+from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.flat import remove_guards
 from edgecv.optimize.graph import QUANTIZE, get_constant
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.snap import snap_biases, snap_weights
 
-__all__ = ["QuantizedGraph", "Saturation", "TensorRecord", "pictures", "wrap_up"]
+__all__ = ["QuantizedGraph", "Saturation", "TensorRecord", "wrap_up"]
 
 SATURATION_SAMPLES = 32
 SATURATION_MARGIN = 0.1
@@ -67,42 +64,20 @@ class QuantizedGraph:
     ranges: str = ""
 
 
-def pictures(batches: Batches, *, limit: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
-    """The first ``limit`` pictures of a pass, one at a time: `(1, C, H, W)` float32.
-
-    Raises:
-        DataError: a picture's shape is not ``shape`` (without the batch axis), or there is none.
-    """
-    count = 0
-    for arrays, _ in itertools.islice(batches(), limit):
-        for array in torch.from_numpy(arrays).split(1):
-            if tuple(array.shape[1:]) != shape:
-                raise DataError(
-                    f"a calibration picture has shape {tuple(array.shape[1:])}; the model takes {shape}. "
-                    "Both must come from the same input contract."
-                )
-            count += 1
-            yield array
-            if count == limit:
-                return  # before another batch is made for nothing
-    if count == 0:
-        raise DataError("the calibration set is empty; at least 1 picture is needed")
-
-
 def wrap_up(
-    graph: GraphModule, *, plan: Plan, example: Tensor, calibration: Batches, ranges: str = ""
+    graph: GraphModule, *, plan: Plan, example: Example, calibration: Batches, ranges: str = ""
 ) -> QuantizedGraph:
     """Make the graph compute what integer engines compute, export it at batch 1, and describe it.
 
-    ``graph`` holds unfolded Q/DQ nodes and is changed; ``example`` is `(1, C, H, W)`; ``ranges``
+    ``graph`` holds unfolded Q/DQ nodes and is changed; ``example`` are its inputs; ``ranges``
     tells how the rule of the ranges was chosen.
     """
-    saturated = _saturated(graph, calibration, shape=tuple(example.shape[1:]))
+    saturated = _saturated(graph, calibration, shape=picture_shape(example))
     for guard, layer in remove_guards(graph).items():
         plan.why[layer] = plan.why.pop(guard, "")
     snap_weights(graph)
     snap_biases(graph)
-    program: ExportedProgram = seal(graph, (example,))
+    program: ExportedProgram = seal(graph, all_inputs(example))
     return QuantizedGraph(program, _records(graph, plan), saturated, ranges)
 
 
@@ -158,7 +133,7 @@ def _saturated(graph: GraphModule, calibration: Batches, *, shape: tuple[int, ..
     outside, total = torch.zeros(len(nodes), dtype=torch.float64), torch.zeros(len(nodes), dtype=torch.float64)
     with torch.no_grad():
         for picture in pictures(calibration, limit=SATURATION_SAMPLES, shape=shape):
-            for index, (node, values) in enumerate(zip(nodes, probe(picture), strict=True)):
+            for index, (node, values) in enumerate(zip(nodes, probe(*all_inputs(picture)), strict=True)):
                 scale, zero, low, high = (float(item) for item in node.args[1:5])  # type: ignore[arg-type]
                 kept = values.clamp((low - zero) * scale, (high - zero) * scale)
                 function = behind.get(str(node.args[0]))

@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 
 from edgecv.errors import DataError
 from edgecv.optimize.behind import Activation, activations, best_range_behind
+from edgecv.optimize.examples import Example
 from edgecv.optimize.histogram import Histogram, Range, best_range, joined
 from edgecv.optimize.observers import scale_and_zero, set_scales
 from edgecv.optimize.rules import Plan
@@ -75,7 +76,7 @@ class _Seen:
 def choose_ranges(
     graph: GraphModule,
     plan: Plan,
-    pictures: Iterable[Tensor],
+    pictures: Iterable[Example],
     *,
     count: int,
     symmetric: bool,
@@ -96,7 +97,7 @@ def choose_ranges(
     board = make_board(graph)
     seen = {key: _Seen() for key in board.switches}
     _watch(board, seen)
-    every, trials = max(1, count // TRIALS), list[Tensor]()
+    every, trials = max(1, count // TRIALS), list[Example]()
     board.turn(())
     for number, picture in enumerate(pictures):
         board.run(picture)
@@ -156,7 +157,7 @@ def _ranges(
 
 
 def _decibels(
-    board: Board, trials: Iterable[Tensor], found: Mapping[Rule, Mapping[str, Range]], *, symmetric: bool
+    board: Board, trials: Iterable[Example], found: Mapping[Rule, Mapping[str, Range]], *, symmetric: bool
 ) -> dict[str, float]:
     """Signal to noise in dB with every rule, of the mean share of noise in the outputs: one that is lost shows."""
     signal: list[_Spread] = []

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgecv.core.figures import DropFigures
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
+from edgecv.optimize.examples import Example, picture_shape, pictures
 from edgecv.optimize.histogram import Range
 from edgecv.optimize.ptq import Prepared, prepare_ptq
-from edgecv.optimize.quantized import QuantizedGraph, pictures, wrap_up
+from edgecv.optimize.quantized import QuantizedGraph, wrap_up
 from edgecv.optimize.repair_rungs import RUNGS, Proposal, Scene
 from edgecv.optimize.sensitivity import output_sqnr_db
 from edgecv.optimize.switches import make_board
@@ -100,7 +101,7 @@ class Workshop:
     """
 
     module: nn.Module
-    example: Tensor
+    example: Example
     calibration: Batches
     judge: Judge
     samples: int = 300
@@ -128,9 +129,9 @@ class Workshop:
         prepared, sqnr_db = self.prepare(step)
         return _State(step, prepared, self.judge(make_board(prepared.graph, prepared.originals).module), sqnr_db)
 
-    def pictures(self) -> Iterator[Tensor]:
+    def pictures(self) -> Iterator[Example]:
         """The pictures that signal to noise is measured on."""
-        return pictures(self.calibration, limit=min(self.samples, SQNR_PICTURES), shape=tuple(self.example.shape[1:]))
+        return pictures(self.calibration, limit=min(self.samples, SQNR_PICTURES), shape=picture_shape(self.example))
 
 
 def acceptable(judged: Judged) -> bool:

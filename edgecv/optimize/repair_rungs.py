@@ -10,9 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from torch import Tensor
-
 from edgecv.core.recipe import Quantize
+from edgecv.optimize.examples import Example
 from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, get_constant, shape_of
 from edgecv.optimize.ptq import Prepared
 from edgecv.optimize.sensitivity import Sensitivity, sensitivity
@@ -51,7 +50,7 @@ class Scene:
 
     prepared: Prepared
     sqnr_db: float
-    pictures: Callable[[], Iterable[Tensor]]
+    pictures: Callable[[], Iterable[Example]]
     latency_ms: Mapping[str, float]
     trial_sqnr_db: Callable[[Quantize], float]
 

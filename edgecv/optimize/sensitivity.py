@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.sensitivity import Sensitivity, SensitivityRow
+from edgecv.optimize.examples import Example
 from edgecv.optimize.ptq import Prepared
 from edgecv.optimize.switches import Board, make_board
 
@@ -25,7 +26,7 @@ Score = Callable[[nn.Module], float]
 
 def sensitivity(
     prepared: Prepared,
-    pictures: Iterable[Tensor],
+    pictures: Iterable[Example],
     *,
     score: Score | None = None,
     metric: str = "",
@@ -63,7 +64,7 @@ def sensitivity(
     return Sensitivity(tuple(rows), noise.pictures, noise.decibels[-1], metric, plain, whole)
 
 
-def output_sqnr_db(board: Board, pictures: Iterable[Tensor]) -> float:
+def output_sqnr_db(board: Board, pictures: Iterable[Example]) -> float:
     """Signal to noise of the int8 network's outputs against the float network's, in dB; of several the worst."""
     return _noise(board, [(*board.switches, *board.constants)], pictures).decibels[0]
 
@@ -87,7 +88,7 @@ def _subjects(board: Board) -> list[tuple[str, str, tuple[str, ...]]]:
     return found
 
 
-def _noise(board: Board, groups: list[tuple[str, ...]], pictures: Iterable[Tensor]) -> _Noise:
+def _noise(board: Board, groups: list[tuple[str, ...]], pictures: Iterable[Example]) -> _Noise:
     signal: Tensor | None = None
     errors: list[Tensor] = []
     count = 0

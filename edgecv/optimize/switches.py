@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
 from torch.fx.node import map_arg
 
+from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.graph import (
     CONVOLUTIONS,
     DEQUANTIZE,
@@ -111,10 +112,10 @@ class Board:
             for constant in constants:
                 constant.on = on is None or key in on
 
-    def run(self, picture: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for one picture `(1, C, H, W)`, as a tuple."""
+    def run(self, picture: Example) -> tuple[Tensor, ...]:
+        """Outputs for one picture `(1, C, H, W)`, or all inputs, as a tuple."""
         with torch.no_grad():
-            made = self.module(picture)
+            made = self.module(*all_inputs(picture))
         return (made,) if isinstance(made, Tensor) else tuple(made)
 
 

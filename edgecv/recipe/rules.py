@@ -20,14 +20,13 @@ from edgecv.core.recipe import (
     STEP_KEYS,
     CalibrationSpec,
     DataSpec,
-    Distill,
-    Finetune,
     Fit,
     Prune,
     Quantize,
     Step,
     Weights,
 )
+from edgecv.recipe.rules_training import needs_training, reads_labels, trained_problems
 from edgecv.recipe.typed import Found, did_you_mean, part, shown
 from edgecv.recipe.yaml_lines import KeyPath
 
@@ -41,6 +40,7 @@ def broken_rules(plain: dict[str, Any]) -> list[Found]:
         *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
         *_data(_mapping(plain.get("data")), _mapping(plain.get("family")), plain.get("steps")),
         *_clips(_mapping(_mapping(plain.get("model")).get("input")), _mapping(plain.get("family")).get("kind")),
+        *_streams(_mapping(plain.get("model")), plain.get("steps")),
         *_crops(_mapping(plain.get("data")), part(InputContract, _mapping(plain.get("model")).get("input"))),
         *_steps(plain.get("steps"), _mapping(plain.get("data")), _mapping(plain.get("family"))),
         *_targets(plain.get("targets")),
@@ -56,6 +56,12 @@ def _model(model: dict[str, Any]) -> Iterator[Found]:
     if contract is not None:
         for problem in contract.problems():
             yield ("model", "input", problem.split(" ", 1)[0]), problem.split(" ", 1)[1]
+        if contract.vector:
+            yield (
+                ("model", "input", "vector"),
+                "is true; a recipe optimises networks that see pictures. For one that takes rows of numbers there are "
+                "edgecv import --vector and edgecv eval",
+            )
     source = model.get("source")
     if isinstance(source, str):
         kind, _, name = source.partition(":")
@@ -138,6 +144,26 @@ def _clips(contract: dict[str, Any], kind: Any) -> Iterator[Found]:
         yield where, f"is set, and {kind} looks at one picture; remove it ({takes} takes clips)"
 
 
+def _streams(model: dict[str, Any], steps: Any) -> Iterator[Found]:
+    """What is not there for networks that look at one frame at a time."""
+    contract = part(InputContract, model.get("input"))
+    if contract is None or not contract.streams:
+        return
+    where: KeyPath = ("model", "input", "clip", "stream")
+    source = model.get("source")
+    if isinstance(source, str) and source.startswith("onnx:"):
+        yield where, "is true, and an ONNX file has no part that keeps a state; build the network in python:"
+    for number, item in enumerate(steps if isinstance(steps, list) else ()):
+        step = part(Quantize, item.get("quantize")) if isinstance(item, dict) else None
+        if step is not None and step.method == "qat":
+            yield ("steps", number, "quantize", "method"), "is qat, and a network that streams takes ptq, fp16 or none"
+        elif step is not None and step.repair == "full":
+            yield (
+                ("steps", number, "quantize", "repair"),
+                "is full, which trains; a network that streams takes off or ptq",
+            )
+
+
 def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Found]:
     """A stretched input bends what has another shape; in the camera loop the second stage cuts out what fits."""
     if contract is None or contract.resize != "stretch" or min(contract.size) < 1:
@@ -166,9 +192,7 @@ def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: An
     allowed, hint = facts.data, ""
     bare: tuple[DataKind, ...] = () if facts.clips else ("images",)
     if where[1] == "train":
-        labels = [
-            step for _, step in typed_steps(steps) if _reads_labels(step, has_loss=facts.trains(family.get("head", "")))
-        ]
+        labels = [step for _, step in typed_steps(steps) if reads_labels(step, family)]
         allowed = allowed if labels else (*allowed, *bare)
         hint = "; pictures without labels do where every step that trains has distill: 1.0" if labels else ""
     elif where[1] == "calibration":
@@ -178,21 +202,6 @@ def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: An
             (*where, "kind"),
             f"is {spec.kind}, which is not for {family['kind']} here; allowed: {', '.join(allowed)}{hint}",
         )
-
-
-def _reads_labels(step: Step, *, has_loss: bool) -> bool:
-    """Whether a step that trains needs the truths of data.train."""
-    if isinstance(step, Prune):
-        return step.needs_training
-    if isinstance(step, Fit):
-        return False
-    mends = isinstance(step, Quantize) and step.method == "ptq" and step.repair == "full"
-    return (mends or bool(_needs_training(step))) and has_loss and _teaching(step) < 1
-
-
-def _teaching(step: Finetune | Quantize) -> float:
-    """The teacher's share, 0..1."""
-    return step.distill.weight if isinstance(step.distill, Distill) else float(step.distill)
 
 
 def data_problems(spec: DataSpec) -> Iterator[Found]:
@@ -235,7 +244,7 @@ def _steps(steps: Any, data: dict[str, Any], family: dict[str, Any]) -> Iterator
     if quantize and isinstance(steps, list) and quantize[0][1] != len(steps) - 1 and len(quantize) == 1:
         yield quantize[0], "quantize must be the last step: what is done after it would undo it"
     for where, step in known:
-        need = _needs_training(step)
+        need = needs_training(step)
         if need and data.get("train") is None:
             yield where, f"{need} needs training data: add data.train"
         if isinstance(step, Prune):
@@ -243,25 +252,9 @@ def _steps(steps: Any, data: dict[str, Any], family: dict[str, Any]) -> Iterator
         elif isinstance(step, Fit):
             yield from ((where, message) for message in _fit(family.get("kind")))
         else:
-            yield from ((where, message) for message in _trained(step, family))
+            yield from ((where, message) for message in trained_problems(step, family))
         if isinstance(step, Quantize) and step.method == "ptq" and data.get("calibration") is None:
             yield where, "ptq needs data.calibration: the name of a manifest, or {source: {...}, samples: 128}"
-
-
-def _trained(step: Finetune | Quantize, family: dict[str, Any]) -> Iterator[str]:
-    kind, head = family.get("kind"), family.get("head", "")
-    facts = family_facts(kind)
-    if _needs_training(step) and facts is not None and not facts.trains(head) and _teaching(step) == 0:
-        name = f"{kind}, head {head}," if head else kind
-        yield f"{name} learns from the original network alone, and distill is 0; set distill: 1.0"
-    if isinstance(step, Finetune) and facts is not None and step.augment not in facts.augment:
-        allowed = ", ".join(facts.augment)
-        yield f"augment is {step.augment}, which moves a picture and not its truth in {kind}; allowed: {allowed}"
-    if isinstance(step, Quantize) and step.method == "qat" and step.freeze_norms > step.freeze_ranges:
-        yield (
-            f"freeze_norms is {step.freeze_norms} and freeze_ranges {step.freeze_ranges}; ranges must not stand still "
-            "while batch norms still change the weights: freeze_norms can be at most freeze_ranges"
-        )
 
 
 def _fit(family: Any) -> Iterator[str]:
@@ -285,18 +278,6 @@ def _prune(step: Prune) -> Iterator[str]:
         yield "ratio is a share of channels and cannot go by latency; give speedup or latency_ms"
     if step.target is not None and not step.by_latency:
         yield f"target {step.target} is only looked at by latency; add by: latency, or remove target"
-
-
-def _needs_training(step: Step) -> str:
-    if isinstance(step, Finetune) and step.epochs > 0:
-        return "finetune"
-    if isinstance(step, Fit):
-        return "fit"
-    if isinstance(step, Quantize) and step.method == "qat":
-        return "method qat"
-    if isinstance(step, Prune) and step.needs_training:
-        return "repair" if step.repair else f"importance {step.importance}"
-    return ""
 
 
 def _targets(targets: Any) -> Iterator[Found]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgecv import backends
 from edgecv.core.artifact import Manifest, check_files, file_entries, files_hash, read_manifest, write_manifest
+from edgecv.core.state import state_of
 from edgecv.errors import UsageError
 
 LOG = "build.log"
@@ -37,6 +38,7 @@ def complete(folder: Path) -> Manifest:
         model=made.model,
         inputs=made.inputs,
         outputs=made.outputs,
+        state=state_of(made.inputs, made.outputs),
         files=(*model, *file_entries(folder, kept)),
         chain=replace(manifest.chain, file=files_hash(model)),
         engine_version=backend.version(),

@@ -13,6 +13,7 @@ from typing import Any
 from edgecv import backends
 from edgecv.core.artifact import Manifest, check_files, read_manifest
 from edgecv.core.protocols import Engine
+from edgecv.core.state import state_of, state_problems
 from edgecv.core.tensor import Array, TensorSpec
 from edgecv.core.trace import Trace
 from edgecv.errors import ArtifactError, ModelError, ToolchainError, UsageError
@@ -36,7 +37,10 @@ class Model:
         return self.subject.engine
 
     def predict(self, image: Image, *, trace: Trace | None = None) -> Any:
-        """The family's result for one picture, uint8 `(H, W, 3)` BGR or `(H, W)` gray.
+        """The family's result for one picture, uint8 `(H, W, 3)` BGR or `(H, W)` gray, or one clip `(T, H, W, 3)`.
+
+        A network that streams also takes the frames of a video one by one, at the rate that it was trained on
+        (``contract.clip.fps``); a clip makes it begin anew.
 
         ``trace`` gets the times of preprocess, infer and decode (with dequantising).
 
@@ -49,6 +53,7 @@ class Model:
         if trace is None:
             return self.subject.decode(self.subject.run(image, self._buffer), picture=picture)
         answers = self.subject.collector(picture)
+        self.subject.begin(image)
         for piece in self.subject.pieces(image):
             with trace.stage("preprocess"):
                 self.subject.preprocessor.into(piece, self._buffer)
@@ -101,6 +106,7 @@ def load_artifact(folder: str | Path, *, threads: int | None = None, verify: boo
     try:
         found = tensor_differences("input", manifest.inputs, engine.inputs)
         found += tensor_differences("output", manifest.outputs, engine.outputs)
+        found += _state_differences(manifest)
         if found:
             raise ArtifactError(
                 f"the model file of artifact {place} does not fit its manifest: {'; '.join(found)}. Build it again."
@@ -131,6 +137,20 @@ def tensor_differences(kind: str, recorded: Sequence[TensorSpec], found: Sequenc
                 f"{kind} {one.name!r} has {one.quantization} in the manifest and {other.quantization} in the engine"
             )
     return differences
+
+
+def _state_differences(manifest: Manifest) -> list[str]:
+    """What the manifest says of a state otherwise than of the inputs and outputs, in words."""
+    if not manifest.contract.streams:
+        return (
+            [f"it has a state ({len(manifest.state)} tensors), and its contract has no stream"]
+            if manifest.state
+            else []
+        )
+    found = state_problems(manifest.inputs, manifest.outputs)
+    if not found and manifest.state != state_of(manifest.inputs, manifest.outputs):
+        found.append("the manifest's state is not what its inputs and outputs say")
+    return found
 
 
 def _check_unlisted(place: Path, manifest: Manifest) -> None:

@@ -238,7 +238,7 @@ class Loop:
         work.trace.add("wait", min(frame.captured_s, started_s), started_s)
         try:
             with work.trace.stage("preprocess"):
-                work.inputs, work.seconds = level.fill(frame, slot)
+                work.inputs, work.moment = level.fill(frame, slot)
         except EdgecvError as error:
             self._failed(error)
             return None
@@ -252,7 +252,7 @@ class Loop:
             work.trace.add("queue", work.waiting_since_s, started_s)
             self._pace.infer_since_s = started_s
             try:
-                work.outputs = [work.level.model.engine.run([array]) for array in work.inputs]
+                work.outputs = work.level.infer(work.inputs, work.moment)
             except EdgecvError as error:
                 self._failed(error)
                 continue
@@ -274,8 +274,8 @@ class Loop:
                     for stored in work.outputs:
                         answers.add(subject.dequantize(stored))
                     result: Any = subject.decode(answers.outputs(), picture=picture)
-                    if work.seconds is not None and isinstance(result, Seen):
-                        result = result.seen(work.seconds)
+                    if work.moment is not None and isinstance(result, Seen):
+                        result = result.seen(work.moment.seconds)
                 if parts.looks is not None and isinstance(result, Detections):
                     with work.trace.stage("reid"):
                         result = parts.looks.apply(image, result)

@@ -14,16 +14,18 @@ import numpy as np
 
 from edgecv import backends, families
 from edgecv.backends.contents import Contents, layer_values, read_contents
+from edgecv.backends.stream import StreamEngine
 from edgecv.core.artifact import Manifest, check_files, files_hash, read_manifest
 from edgecv.core.figures import Diagnosis, Ladder, Outcome, Rung
 from edgecv.core.protocols import Engine
-from edgecv.core.tensor import FloatArray
+from edgecv.core.state import split_state, state_problems
+from edgecv.core.tensor import FloatArray, TensorSpec
 from edgecv.errors import ArtifactError, ModelError, ToolchainError
 from edgecv.measure.diagnose_decode import diagnose_decode, diagnose_labels, same_results
 from edgecv.measure.diagnose_graph import diagnose_edges, diagnose_graph, diagnose_outputs, diagnose_scales
 from edgecv.measure.diagnose_input import diagnose_input
 from edgecv.measure.fingerprint import Fingerprint, read_fingerprint
-from edgecv.measure.golden import Golden, decoded, engine_inputs, load_golden
+from edgecv.measure.golden import Golden, decoded, engine_inputs, first_inputs, load_golden
 from edgecv.measure.ladder import Outputs, compiler_limits, ladder, max_abs_error, preprocess_rung, sqnr_db
 from edgecv.runtime.load import tensor_differences
 from edgecv.vision.clips import stacked
@@ -108,6 +110,8 @@ def _check_fit(folder: Path, manifest: Manifest, golden: Golden) -> None:
     """What would leave nothing to compare: a contract of another shape than the golden inputs, or a broken one."""
     contract, shape = manifest.contract, golden.inputs.shape[1:]
     wrong = contract.problems() or input_problems(contract, manifest.inputs)
+    if contract.streams and not wrong:
+        wrong = state_problems(manifest.inputs, manifest.outputs)
     if not wrong and (contract.planes, *contract.size) != shape:
         wrong = [f"it gives inputs of shape {(contract.planes, *contract.size)}, the golden inputs have {shape}"]
     if wrong:
@@ -117,12 +121,14 @@ def _check_fit(folder: Path, manifest: Manifest, golden: Golden) -> None:
 def _input_steps(manifest: Manifest, golden: Golden) -> list[_Step]:
     """Pre-processing as this machine does it, without the engine."""
     spec = manifest.inputs[0]
-    preprocessor, buffer = Preprocessor(manifest.contract, spec), np.zeros(spec.shape, dtype=spec.dtype)
+    preprocessor, buffer = Preprocessor(manifest.contract.once, spec), np.zeros(spec.shape, dtype=spec.dtype)
     rows = []
     for picture in golden.pictures:
-        preprocessor.into(picture, buffer)
-        real = spec.dequantize(buffer)
-        rows.append(np.array(stacked(real, spec.layout)))
+        parts = []
+        for frame in picture if manifest.contract.streams else [picture]:
+            preprocessor.into(frame, buffer)
+            parts.append(np.array(stacked(spec.dequantize(buffer), spec.layout)))
+        rows.append(np.concatenate(parts, axis=1))
     fed: FloatArray = np.concatenate(rows)
     rung = preprocess_rung(golden.inputs, fed, spec)
     return [(rung, lambda: diagnose_input(golden.inputs, fed, golden.pictures, manifest.contract))]
@@ -156,10 +162,10 @@ def _engine_steps(
         engine.close()
 
     def why() -> tuple[Diagnosis, ...]:
-        first = engine_inputs(manifest.inputs[0], golden.inputs[:1])
+        first = first_inputs(manifest.inputs, golden.inputs[:1])
         layers = layer_values(manifest.backend, model, first, chosen) if recorded is not None else {}
         expected, found = golden.outputs.arrays, outputs.arrays
-        return diagnose_outputs(expected, found, manifest.outputs, recorded=recorded, layers=layers)
+        return diagnose_outputs(expected, found, _answers_of(manifest), recorded=recorded, layers=layers)
 
     steps = _content_steps(recorded, contents, edges, len(golden.pictures))
     return [*steps, (_answers(manifest, golden, outputs), why)]
@@ -201,7 +207,7 @@ def _edges(folder: Path, manifest: Manifest, engine: Engine) -> tuple[Diagnosis,
                 f"the model file of artifact {folder} does not fit its manifest: {found}. Build it again."
             )
         causes += diagnose_edges(kind, told, real)
-    wrong = families.get(manifest.family.kind).problems(manifest.family, manifest.outputs)
+    wrong = families.get(manifest.family.kind).problems(manifest.family, _answers_of(manifest))
     if wrong:
         raise ArtifactError(f"artifact {folder} does not fit together: {'; '.join(wrong)}")
     return tuple(causes)
@@ -227,11 +233,21 @@ def _content_steps(
     return steps
 
 
+def _answers_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """The outputs that are answers, not the next state."""
+    return split_state(manifest.inputs, manifest.outputs)[0]
+
+
 def _run(engine: Engine, manifest: Manifest, inputs: FloatArray) -> Outputs:
+    contract, spec = manifest.contract, manifest.inputs[0]
+    stream = StreamEngine(engine, manifest.inputs, manifest.outputs)  # without a state, the engine itself
+    width = contract.once.planes
     rows = []
     for row in range(len(inputs)):
-        given = engine.run([engine_inputs(manifest.inputs[0], inputs[row : row + 1])])
-        rows.append([spec.dequantize(array) for spec, array in zip(manifest.outputs, given, strict=True)])
+        stream.reset()
+        for first in range(0, inputs.shape[1], width):
+            given = stream.run([engine_inputs(spec, inputs[row : row + 1, first : first + width])])
+        rows.append([spec.dequantize(array) for spec, array in zip(stream.outputs, given, strict=True)])
     return Outputs("this machine", tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 

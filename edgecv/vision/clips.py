@@ -6,6 +6,7 @@ that a camera of any rate, and one that drops frames, shows the network movement
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from edgecv.vision.image import Image
 _LONGEST_GAP = 2.0
 """Spans of a clip without a frame after which what was seen before is forgotten."""
 _EXACT_S = 1e-6
+_MOST_STEPS = 4
+"""Frames in a row that one frame may stand for where a network streams."""
 
 
 def frame_views(array: Array, layout: Layout, frames: int) -> Array:
@@ -77,7 +80,9 @@ def middle(image: Image) -> Image:
 
 
 def picture_size(image: Image) -> tuple[int, int]:
-    """Height and width of a picture, or of a clip's frames."""
+    """Height and width of a picture, or of a clip's frames; a row of numbers counts as one row of pixels."""
+    if image.ndim == 1:
+        return 1, len(image)
     return (image.shape[1], image.shape[2]) if image.ndim == 4 else (image.shape[0], image.shape[1])
 
 
@@ -149,3 +154,44 @@ class ClipWindow:
         for view, index in zip(views, pick_times(times, self.clip, last_s=times[-1]), strict=True):
             view[...] = self._kept[index][1][0]
         return min(self.clip.span_s, times[-1] - times[0])
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a network sees with a frame: so many ``seconds`` of the camera.
+
+    Where it streams, ``times`` is as how many of its frames this one counts, and with ``anew`` it begins anew.
+    """
+
+    seconds: float
+    times: int = 1
+    anew: bool = False
+
+
+@dataclass
+class StreamPace:
+    """When a camera's frames count for a network that streams, which was trained on ``clip.fps`` frames a second.
+
+    Of a faster camera the frames in between are answered and then left out of the state; of a slower one, and behind a
+    slow engine, a frame stands for up to `_MOST_STEPS` that are missing. After a longer gap (a loss of the camera) or
+    a jump back in time the network begins anew. Frames of one camera, in order.
+    """
+
+    clip: Clip
+    _due_s: float | None = None
+    _last_s: float = 0.0
+    _since_s: float = 0.0
+
+    def see(self, time_s: float) -> Moment:
+        """The next frame, taken at ``time_s``."""
+        step_s = 1.0 / self.clip.fps
+        gap_s = time_s - self._last_s
+        anew = self._due_s is None or gap_s < 0 or gap_s > (_MOST_STEPS + 0.5) * step_s
+        self._last_s = time_s
+        if self._due_s is None or anew:
+            self._due_s, self._since_s = time_s + step_s, time_s
+            return Moment(0.0, anew=True)
+        # A quarter of a step early is near enough: a camera's frames come a little early and late.
+        times = max(0, math.floor((time_s - self._due_s) / step_s + 1.25 + _EXACT_S))
+        self._due_s += times * step_s
+        return Moment(min(self.clip.span_s, time_s - self._since_s), times)

@@ -24,6 +24,7 @@ from edgecv.errors import DataError, ModelError
 Image = npt.NDArray[np.uint8]
 
 _LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
+_VECTOR_LAYOUTS: tuple[Layout, ...] = ("NC",)
 _CLIP_LAYOUTS: tuple[Layout, ...] = (*_LAYOUTS, "NTCHW", "NCTHW", "NTHWC")
 
 # The plain INTER_LINEAR and INTER_NEAREST differ between processors (vendor libraries take over) and
@@ -190,21 +191,27 @@ def input_spec(contract: InputContract, *, layout: Layout = "NCHW") -> TensorSpe
 
 
 def input_problems(contract: InputContract, inputs: tuple[TensorSpec, ...]) -> list[str]:
-    """Why an engine's inputs do not fit the contract, in words; empty when they do."""
+    """Why an engine's inputs do not fit the contract, in words; empty when they do.
+
+    Of a network that streams the first is the frame, and the state is not looked at (`edgecv.core.state`).
+    """
+    if contract.streams:
+        return input_problems(contract.once, inputs[:1])
     if len(inputs) != 1:
         return [
             f"the model has {len(inputs)} inputs ({', '.join(spec.name for spec in inputs)}); exactly one is allowed"
         ]
     spec = inputs[0]
-    allowed = _LAYOUTS if contract.clip is None else _CLIP_LAYOUTS
+    allowed = _VECTOR_LAYOUTS if contract.vector else _LAYOUTS if contract.clip is None else _CLIP_LAYOUTS
     if spec.layout not in allowed:
         return [f"input {spec.name!r} has layout {spec.layout}; allowed are {', '.join(allowed)}"]
     wanted = input_shape(contract, spec.layout)
     if spec.shape != wanted:
         clip = "" if contract.clip is None else f", clip of {contract.clip.frames} frames"
+        asked = f"size {list(contract.size)}, color {contract.color}{clip}"
+        asked = f"a row of {contract.size[1]} numbers" if contract.vector else asked
         return [
-            f"input {spec.name!r} has shape {spec.shape} ({spec.layout}); the input contract "
-            f"(size {list(contract.size)}, color {contract.color}{clip}) needs {wanted}"
+            f"input {spec.name!r} has shape {spec.shape} ({spec.layout}); the input contract ({asked}) needs {wanted}"
         ]
     return []
 
@@ -251,7 +258,7 @@ def _place(picture: Image, place: Geometry, pad_value: int) -> Image:
 
 
 def input_shape(contract: InputContract, layout: Layout) -> tuple[int, ...]:
-    """The shape of the network's input, batch 1, in a ``layout`` of pictures or clips."""
+    """The shape of the network's input, batch 1, in a ``layout`` of pictures, of clips or (NC) of rows of numbers."""
     (height, width), channels = contract.size, contract.channels
     frames = 1 if contract.clip is None else contract.clip.frames
     shapes: dict[Layout, tuple[int, ...]] = {
@@ -260,6 +267,7 @@ def input_shape(contract: InputContract, layout: Layout) -> tuple[int, ...]:
         "NTCHW": (1, frames, channels, height, width),
         "NCTHW": (1, channels, frames, height, width),
         "NTHWC": (1, frames, height, width, channels),
+        "NC": (1, width),
     }
     return shapes[layout]
 

@@ -32,6 +32,7 @@ from edgecv.vision.image import (
     look_up,
     stored_tables,
 )
+from edgecv.vision.vectors import fill_vector
 
 _REMEMBERED = 8
 _NOISE_SEED = 20
@@ -62,8 +63,9 @@ _Buffer = tuple[Array, _Plan, Array]
 """An input buffer, the plan that its padding was written for, and the part that pictures go to."""
 
 
-Fitted = tuple[Image, _Plan]
-"""A picture in the network's size and number of channels, BGR, padding left out; and what is done with it next."""
+Fitted = tuple[Array, "_Plan | None"]
+"""A picture in the network's size and number of channels, BGR, padding left out; and what is done with it next. A row
+of numbers stays as it is, without a plan."""
 
 
 class Preprocessor:
@@ -85,7 +87,7 @@ class Preprocessor:
         """Fill ``out``, C-contiguous with the model's input shape, batch 1; where the picture lies in it.
 
         ``image`` is uint8 `(H, W, 3)` BGR or `(H, W)` gray, of any size, and is not changed; where the contract asks
-        for clips, a clip `(T, H, W, 3)`.
+        for clips, a clip `(T, H, W, 3)`, and where it asks for a row of numbers, floats `(D,)`.
 
         Raises:
             DataError: the picture is of another type or shape, or empty.
@@ -115,6 +117,8 @@ class Preprocessor:
         Raises:
             DataError: the picture is of another type or shape, or empty.
         """
+        if self._contract.vector:
+            return image, None
         plan = self._plans.get(image.shape) if image.dtype == np.uint8 else None
         if plan is None:
             check_image(image)
@@ -131,8 +135,12 @@ class Preprocessor:
 
         Raises:
             ModelError: ``out`` does not fit the model's input, or the input not the contract.
+            DataError: a row of numbers is too long or short, or no numbers.
         """
         pixels, plan = fitted
+        if plan is None:
+            fill_vector(pixels, self._contract, self._spec, out)
+            return geometry(self._contract.size, self._contract)
         known = self._ready.get(id(out))
         if known is None or known[0] is not out or known[1] is not plan:
             known = self._prepare(out, plan)

@@ -80,7 +80,7 @@ def test_the_engines_hold_the_same_weights_and_layers() -> None:
         assert len(contents.operators) >= 50
         large = [value for value in contents.weights.values() if value.dtype == np.float32 and value.size >= 2000]
         sums[engine] = sorted(round(float(np.abs(value).sum()), 2) for value in large)
-        layers = layer_values(engine, demo.artifact(engine) / file, picture(engine), 1)
+        layers = layer_values(engine, demo.artifact(engine) / file, [picture(engine)], 1)
         assert len(layers) >= 50
     assert len(sums["onnxruntime"]) >= 5
     assert sums["onnxruntime"] == sums["openvino"] == sums["litert"]
@@ -91,7 +91,7 @@ def test_onnx_layers_are_what_the_whole_graph_computes() -> None:
     from onnx.reference import ReferenceEvaluator
 
     path = demo.artifact("onnxruntime") / FILES["onnxruntime"]
-    layers = layer_values("onnxruntime", path, picture("onnxruntime"), 1)
+    layers = layer_values("onnxruntime", path, [picture("onnxruntime")], 1)
     model = onnx.load(str(path))
     del model.graph.node[8:]
     del model.graph.output[:]
@@ -103,7 +103,7 @@ def test_onnx_layers_are_what_the_whole_graph_computes() -> None:
 def test_engines_that_do_not_tell_have_nothing(tmp_path: Path) -> None:
     (tmp_path / "model.null").write_text("{}")
     assert read_contents("null", tmp_path / "model.null") is None
-    assert layer_values("null", tmp_path / "model.null", np.zeros((1, 3))) == {}
+    assert layer_values("null", tmp_path / "model.null", [np.zeros((1, 3))]) == {}
 
 
 @pytest.mark.parametrize("engine", FILES)

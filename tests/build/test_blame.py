@@ -114,7 +114,7 @@ def test_a_sound_file_has_the_weights_of_its_source(make: Callable[[str], Made],
     assert cause.what == "output 'logits_dq' has other values"
     np.testing.assert_allclose(made.run().arrays[0], made.outputs.arrays[0], atol=0.11)
     shared = {name for name, one in made.source.weights.items() if len(one.shape) >= 2}
-    printed = print_compiled(engine, made.folder / made.compiled.model, INPUTS[:1], made.compiled.inputs[0])
+    printed = print_compiled(engine, made.folder / made.compiled.model, INPUTS[:1], made.compiled.inputs)
     assert printed is not None
     assert len(shared & printed.weights.keys()) >= 3
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgecv.core.contract import InputContract
+from edgecv.core.contract import Clip, InputContract
 
 GOOD = InputContract(size=(224, 224))
 
@@ -41,3 +41,13 @@ def test_all_problems_are_listed() -> None:
 def test_a_contract_can_be_a_key() -> None:
     """Pre-processing caches its tables by contract."""
     assert len({GOOD, replace(GOOD), replace(GOOD, pad_value=0)}) == 2
+
+
+def test_what_goes_in_at_once_is_a_picture_a_clip_or_a_frame() -> None:
+    clip = replace(GOOD, clip=Clip(8, 8.0))
+    stream = replace(GOOD, clip=Clip(8, 8.0, stream=True))
+    assert (GOOD.once, clip.once, stream.once) == (GOOD, clip, GOOD)
+    assert [item.streams for item in (GOOD, clip, stream)] == [False, False, True]
+    assert stream.planes == clip.planes == 24
+    wrong = replace(GOOD, clip=Clip(8, 8.0, layout="CTHW", stream=True)).problems()
+    assert wrong == ["clip has layout CTHW; a network that streams takes frames: leave layout out"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from edgecv.core.contract import InputContract
 from edgecv.core.protocols import PlacedTruth, PointTruth
 from edgecv.core.results import DetectionTruth
 from edgecv.vision.image import geometry
+from tests.moves import moved
 
 SIZE = (40, 80)
 
@@ -69,28 +69,26 @@ def test_what_a_crop_cuts_off() -> None:
 
 def test_moved_and_mirrored() -> None:
     found = placed(truth_of((10, 10, 20, 30), (70, 0, 80, 10), crowd=False))
-    moved = found.moved(down=5, right=4, mirrored=False)
-    assert moved.boxes.tolist() == [[14, 15, 24, 35], [74, 5, 80, 15]]
-    mirrored = found.moved(down=5, right=4, mirrored=True)
+    there = moved(found, down=5, right=4, mirrored=False)
+    assert there.boxes.tolist() == [[14, 15, 24, 35], [74, 5, 80, 15]]
+    mirrored = moved(found, down=5, right=4, mirrored=True)
     assert mirrored.boxes.tolist() == [[56, 15, 66, 35], [0, 5, 6, 15]]
     assert mirrored.class_ids.tolist() == [0, 1]
-    away = found.moved(down=0, right=9, mirrored=False)
+    away = moved(found, down=0, right=9, mirrored=False)
     assert away.crowd is not None
     assert away.crowd.tolist() == [False, True]
-    assert len(found.moved(down=0, right=10, mirrored=False).boxes) == 1
+    assert len(moved(found, down=0, right=10, mirrored=False).boxes) == 1
 
 
 def test_crowds_stay_crowds() -> None:
-    found = placed(truth_of((10, 10, 20, 30), crowd=True)).moved(down=1, right=1, mirrored=True)
+    found = moved(placed(truth_of((10, 10, 20, 30), crowd=True)), down=1, right=1, mirrored=True)
     assert found.crowd is not None
     assert found.crowd.tolist() == [True]
 
 
-def test_empty_and_unplaced() -> None:
-    empty = placed(truth_of()).moved(down=1, right=2, mirrored=True)
+def test_empty() -> None:
+    empty = moved(placed(truth_of()), down=1, right=2, mirrored=True)
     assert empty.boxes.shape == (0, 4)
-    with pytest.raises(ValueError, match="place the boxes in the network's input first"):
-        truth_of((1, 1, 2, 2)).moved(down=1, right=1, mirrored=False)
 
 
 def test_a_box_without_area_is_gone() -> None:

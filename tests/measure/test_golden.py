@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Quantization, TensorSpec
 from edgecv.errors import ArtifactError
-from edgecv.measure.golden import Golden, decoded, engine_inputs, load_golden, save_golden
+from edgecv.measure.golden import Golden, decoded, engine_inputs, first_inputs, load_golden, save_golden
 from edgecv.measure.ladder import Outputs
 from edgecv.vision.image import preprocess
 
@@ -94,3 +95,17 @@ def test_engine_inputs_have_the_engines_layout_and_type() -> None:
     stored = engine_inputs(spec, inputs)
     assert (stored.shape, stored.dtype, stored.flags.c_contiguous) == ((2, 24, 24, 3), np.int8, True)
     np.testing.assert_allclose(spec.dequantize(stored), inputs.transpose(0, 2, 3, 1), atol=0.0501)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_network_that_streams_is_first_fed_a_frame_and_a_state_of_zeros(layout: Literal["NCHW", "NHWC"]) -> None:
+    clip = np.random.default_rng(0).random((1, 9, 4, 6), dtype=np.float32)
+    shape = (1, 3, 4, 6) if layout == "NCHW" else (1, 4, 6, 3)
+    state = TensorSpec("s", (1, 2, 3, 5), "int8", layout, Quantization(0.5, -7))
+    frame, zeros = first_inputs([TensorSpec("x", shape, "float32", layout), state], clip)
+    assert np.array_equal(frame if layout == "NCHW" else frame.transpose(0, 3, 1, 2), clip[:, :3])
+    assert zeros.shape == (1, 2, 3, 5)
+    assert (zeros == -7).all()
+    whole = first_inputs([TensorSpec("x", (1, 9, 4, 6), "float32", "NCHW")], clip)
+    assert len(whole) == 1
+    assert np.array_equal(whole[0], clip)

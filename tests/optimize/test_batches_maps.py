@@ -7,8 +7,9 @@ import pytest
 
 from edgecv.core.contract import InputContract, Resize
 from edgecv.core.protocols import Sample
+from edgecv.core.steps import AugmentName
 from edgecv.families.segmentation_map import NO_CLASS, MaskTruth
-from edgecv.optimize.batches import Augment, make_batches
+from edgecv.optimize.batches import make_batches
 
 LEVELS = np.array([40, 120, 200], np.uint8)
 
@@ -45,7 +46,7 @@ def contract(resize: Resize, size: tuple[int, int] = (48, 48)) -> InputContract:
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
 @pytest.mark.parametrize("augment", ["none", "crop", "crop-flip"])
-def test_every_pixel_keeps_its_class(resize: Resize, augment: Augment) -> None:
+def test_every_pixel_keeps_its_class(resize: Resize, augment: AugmentName) -> None:
     batches = make_batches(Painted(), contract(resize), batch_size=3, shuffle_seed=1, augment=augment)
     moved = False
     for epoch in range(3):

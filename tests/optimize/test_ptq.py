@@ -14,8 +14,9 @@ from torch import nn
 
 from edgecv.core.recipe import Quantize
 from edgecv.errors import DataError, ToolchainError
+from edgecv.optimize.examples import pictures
 from edgecv.optimize.ptq import quantize_ptq
-from edgecv.optimize.quantized import QuantizedGraph, pictures
+from edgecv.optimize.quantized import QuantizedGraph
 
 from .quantize_nets import batches, example, images, residual, sqnr_db
 

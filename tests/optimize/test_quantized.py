@@ -1,9 +1,8 @@
-"""The result of quantisation: calibration pictures as a stream, records of tensors, saturation."""
+"""The result of quantisation: records of tensors, saturation."""
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from torch import nn
 
 from edgecv.core.protocols import Batches
-from edgecv.errors import DataError
 from edgecv.optimize.capture import capture
 from edgecv.optimize.pt2e import convert_pt2e, prepare_qat_pt2e
 from edgecv.optimize.quantized import (
@@ -21,7 +19,6 @@ from edgecv.optimize.quantized import (
     SATURATION_SAMPLES,
     QuantizedGraph,
     TensorRecord,
-    pictures,
     wrap_up,
 )
 from edgecv.optimize.quantizer import EdgeQuantizer, Scheme
@@ -69,54 +66,6 @@ def quantising(made: QuantizedGraph) -> list[Any]:
 @pytest.fixture(scope="module")
 def portable() -> QuantizedGraph:
     return quantised(images(8))
-
-
-def test_pictures_come_one_at_a_time_in_order_and_whole() -> None:
-    arrays = images(7)
-    found = list(pictures(batches(arrays, batch_size=3), limit=100, shape=SHAPE))
-    assert [tuple(picture.shape) for picture in found] == [(1, *SHAPE)] * 7
-    assert np.array_equal(torch.cat(found).numpy(), arrays)
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(1, 1), (3, 3), (4, 4), (7, 7), (8, 7)])
-def test_the_limit_counts_pictures_and_not_batches(limit: int, expected: int) -> None:
-    assert len(list(pictures(batches(images(7), batch_size=3), limit=limit, shape=SHAPE))) == expected
-
-
-def test_a_stream_never_holds_more_than_two_batches() -> None:
-    """The one that is given out, and the next one while it is being made."""
-    made: list[weakref.ref[Any]] = []
-    most = 0
-
-    def start() -> Iterator[tuple[np.ndarray, Any]]:
-        for number in range(20):
-            batch = images(4, seed=number)
-            made.append(weakref.ref(batch))
-            yield batch, None
-            del batch
-
-    for _ in pictures(start, limit=80, shape=SHAPE):
-        most = max(most, sum(one() is not None for one in made))
-    assert 1 <= most <= 2
-
-
-def test_no_picture_is_an_error() -> None:
-    with pytest.raises(DataError, match="calibration set is empty; at least 1 picture"):
-        list(pictures(lambda: iter(()), limit=5, shape=SHAPE))
-
-
-@pytest.mark.parametrize("wrong", [(1, 16, 16), (3, 16, 12)])
-def test_a_picture_of_another_shape_is_an_error_wherever_it_stands(wrong: tuple[int, ...]) -> None:
-    def start() -> Iterator[tuple[np.ndarray, Any]]:
-        yield images(2), None
-        yield np.zeros((1, *wrong), np.float32), None
-
-    stream = pictures(start, limit=5, shape=SHAPE)
-    assert len([next(stream), next(stream)]) == 2
-    with pytest.raises(DataError) as caught:
-        next(stream)
-    assert str(wrong) in str(caught.value)
-    assert str(SHAPE) in str(caught.value)
 
 
 def test_every_quantised_tensor_has_one_record_and_the_scale_of_its_node(portable: QuantizedGraph) -> None:

@@ -73,7 +73,7 @@ def test_a_product_has_a_scale_of_its_own() -> None:
 
 
 def test_a_square_stays_float_and_a_double_does_not() -> None:
-    """The mean of squares, by which a network divides, lost 10 dB in eight bits."""
+    """LPRNet divides by means of squares; in eight bits they cost 2.4 dB at its outputs."""
     plan = plan_of(Net(lambda value: value * value))
     assert "mul" not in owners(plan)
     assert plan.why["mul"] == "float, as squares need more bits"

@@ -98,7 +98,7 @@ def test_a_budget_without_a_metric_has_the_familys_first() -> None:
 def test_detection_takes_boxes_and_calibrates_without() -> None:
     assert broken_rules(DETECTION) == []
     (found,) = broken_rules({**DETECTION, "data": {"eval": {"kind": "imagefolder", "path": "x"}}})
-    allowed = "coco, yolo, voc, kitti, scenes-boxes"
+    allowed = "coco, yolo, voc, kitti, mot, scenes-boxes"
     assert found == (("data", "eval", "kind"), f"is imagefolder, which is not for detection here; allowed: {allowed}")
     source = {"kind": "images", "path": "x"}
     data = {**DETECTION["data"], "calibration": {"source": source}}
@@ -134,6 +134,41 @@ def test_persons_are_cut_out_in_the_shape_of_the_input(crop: float, resize: str,
 
 def test_only_keypoints_are_cut_out() -> None:
     assert [where for where, _ in data_problems(DataSpec("coco", path="x.json", crop=0.75))] == [("crop",)]
+
+
+def test_a_network_that_streams_takes_what_its_two_forms_can() -> None:
+    def found(source: str = "python:nets:stream", layout: str = "stacked", **quantize: str) -> list[str]:
+        clip = {"frames": 8, "fps": 8.0, "stream": True, "layout": layout}
+        model = {"source": source, "input": {"size": [8, 8], "clip": clip}}
+        plain = {"model": model, "family": {"kind": "video"}, "steps": [{"quantize": quantize}]}
+        return [message for where, message in broken_rules(plain) if "stream" in f"{where} {message}"]
+
+    assert found(method="ptq") == found(method="fp16") == []
+    assert "is qat, and a network that streams takes ptq" in found(method="qat")[-1]
+    assert found(method="ptq", repair="full")[-1].startswith("is full, which trains; a network that streams")
+    assert "build the network in python:" in found("onnx:net.onnx", method="ptq")[0]
+    assert "leave layout out" in found(layout="TCHW", method="ptq")[0]
+
+
+def test_rows_of_numbers_are_for_imported_networks() -> None:
+    contract = {"size": [1, 42], "vector": True, "mean": [0.0], "std": [1.0]}
+    ((where, message),) = broken_rules({"model": {"input": contract}})
+    assert where == ("model", "input", "vector")
+    assert "edgecv import --vector and edgecv eval" in message
+    plain = {"family": {"kind": "classification"}, "data": {"eval": {"kind": "vectors", "path": "x.csv"}}}
+    ((where, message),) = broken_rules(plain)
+    assert where == ("data", "eval", "kind")
+    assert message.startswith("is vectors, which is not for classification here")
+
+
+def test_embeddings_learn_from_identities() -> None:
+    data = {name: {"kind": "identities", "path": "x"} for name in ("eval", "train")}
+    plain = {"family": {"kind": "embedding", "labels": ["x"]}, "data": data, "steps": [{"finetune": {"epochs": 1}}]}
+    assert broken_rules(plain) == []
+    data["eval"] = {"kind": "identities-csv", "path": "x.csv", "root": "pictures"}
+    assert broken_rules(plain) == []
+    ((where, _),) = broken_rules({**plain, "budgets": {"accuracy": {"metric": "top1"}}})
+    assert where == ("budgets", "accuracy", "metric")
 
 
 def test_clips_are_for_networks_that_take_them() -> None:

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from edgecv.core.plain import to_plain
+from edgecv.core.recipe import Finetune
+from edgecv.core.steps import Augment
 from edgecv.recipe.rules import broken_rules
+from edgecv.recipe.typed import validate
 
 PICTURES = {"kind": "images", "path": "x"}
 COCO = {"kind": "coco", "path": "x"}
@@ -54,9 +58,59 @@ def test_detectors_whose_head_has_a_loss_learn_from_boxes() -> None:
     assert found("yolo", alone, COCO) == {}
     assert found("yolo", FINETUNE, PICTURES) == {}
     assert "every step that trains has distill: 1.0" in found("yolo", alone, PICTURES)["data", "train", "kind"]
-    assert found("detr", {"quantize": {"method": "qat"}}, PICTURES) == {}
-    message = found("detr", alone, COCO)["steps", 0, "finetune"]
-    assert "detection, head detr, learns from the original network alone" in message
+    assert "every step that trains has distill: 1.0" in str(found("detr", {"quantize": {"method": "qat"}}, PICTURES))
+    message = found("yunet", alone, COCO)["steps", 0, "finetune"]
+    assert "detection, head yunet, learns from the original network alone" in message
+
+
+def test_two_stage_networks_learn_from_labels_in_finetune_alone() -> None:
+    def found(step: dict[str, Any], train: dict[str, Any] = COCO) -> list[str]:
+        recipe = plain("detection", step, train)
+        recipe["family"]["head"] = "rcnn"
+        return [message for _, message in broken_rules(recipe)]
+
+    assert found({"finetune": {"epochs": 1}}) == []
+    assert found({"finetune": {"epochs": 1, "distill": 1.0, "batch_size": 1}}, PICTURES) == []
+    assert found({"quantize": {"method": "qat", "batch_size": 1}}) == []
+    assert "every step that trains has distill: 1.0" in found({"finetune": {"epochs": 1}}, PICTURES)[0]
+    mixed = found({"finetune": {"epochs": 1, "distill": 0.5, "batch_size": 1}})
+    assert "learns from labels (distill: 0) or from the original network (distill: 1.0)" in mixed[0]
+    assert "batch_size is 64, and the graph of head rcnn takes one picture" in found(FINETUNE)[0]
+    assert "set batch_size: 1, or method: ptq" in found({"quantize": {"method": "qat"}})[0]
+    assert "and distill is 0" in found({"quantize": {"method": "qat", "distill": 0, "batch_size": 1}})[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "augment", "wanted"),
+    [
+        ("detection", {"mosaic": 0.5, "scale": [0.5, 2.0], "flip": True, "color": 0.2}, None),
+        ("segmentation", "strong", None),
+        ("restoration", "crop", "augment changes pictures by shift, which restoration does not take; allowed: none"),
+        ("video", "crop-flip", "by flip, which video does not take; allowed: shift, scale, color"),
+        ("depth", "strong", "by scale, which depth does not take; allowed: shift, flip, color"),
+        ("classification", {"mosaic": 1.0}, "by mosaic, which classification does not take"),
+        ("detection", {"scale": [2.0, 0.5]}, "augment.scale is [2.0, 0.5]; two factors from 0.1 to 10"),
+        ("detection", {"scale": [0.0, 1.0]}, "augment.scale is [0.0, 1.0]"),
+    ],
+)
+def test_changes_of_pictures_that_a_family_takes(kind: str, augment: Any, wanted: str | None) -> None:
+    for step in (
+        {"finetune": {"epochs": 1, "distill": 1.0, "augment": augment}},
+        {"quantize": {"method": "qat", "distill": 1.0, "augment": augment}},
+    ):
+        found = [message for where, message in broken_rules(plain(kind, step, PICTURES)) if "augment" in message]
+        assert len(found) == (wanted is not None)
+        assert wanted is None or wanted in found[0]
+
+
+def test_changes_of_pictures_read_back_as_they_were_written() -> None:
+    plain_step = {"epochs": 1, "augment": {"flip": True, "scale": [0.5, 2.0], "mosaic": 0.25}}
+    step, found = validate(Finetune, plain_step)
+    assert found == []
+    assert step.augment == Augment(flip=True, scale=(0.5, 2.0), mosaic=0.25)
+    assert validate(Finetune, to_plain(step)) == (step, [])
+    for value in ({"zoom": 2}, {"flip": "maybe"}, {"color": 3}, {"scale": [2]}, "turn"):
+        assert validate(Finetune, {"epochs": 1, "augment": value})[1] != []
 
 
 def test_classifiers_learn_from_pictures_without_labels_where_the_teacher_is_all() -> None:

@@ -49,7 +49,7 @@ def give_proof(folder: Path, pictures: Sequence[np.ndarray], *, reference: Path 
     outputs = Outputs("Q/DQ torch", tuple(np.concatenate(column) for column in zip(*rows, strict=True)))
     results = decoded(outputs, pictures, manifest.family, manifest.contract)
     save_golden(folder / GOLDEN, Golden(tuple(pictures), inputs, outputs, results))
-    proven = print_compiled(manifest.backend, folder / manifest.model, inputs[:1], manifest.inputs[0])
+    proven = print_compiled(manifest.backend, folder / manifest.model, inputs[:1], manifest.inputs)
     assert proven is not None
     write_fingerprint(folder / CONTENTS, proven)
     rehash(folder)
