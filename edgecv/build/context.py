@@ -10,7 +10,7 @@ from edgecv.build.plan import Plan
 from edgecv.build.store import Store
 from edgecv.core.progress import Progress
 from edgecv.core.recipe import DataSpec
-from edgecv.data.kept import KeptReader
+from edgecv.data.kept import kept
 from edgecv.data.readers import LabelledReader, open_reader
 from edgecv.data.tiled import as_inputs
 
@@ -52,7 +52,7 @@ class Context:
 
     @cached_property
     def _evaluation(self) -> LabelledReader:
-        return KeptReader(self._open(self.plan.recipe.data.eval), limit_bytes=KEPT_BYTES)
+        return kept(self._open(self.plan.recipe.data.eval), limit_bytes=KEPT_BYTES)
 
     def _open(self, spec: DataSpec) -> LabelledReader:
         recipe = self.plan.recipe

@@ -5,41 +5,32 @@ A build evaluates the same pictures for every engine. Decoding or drawing them t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 from edgecv.core.protocols import Sample
+from edgecv.data.derived import DerivedReader
 from edgecv.data.readers import LabelledReader
 
-__all__ = ["KeptReader"]
+__all__ = ["kept"]
 
 
-class KeptReader:
-    """A `Reader` that gives another one's samples and keeps them while they fit into ``limit_bytes``.
+def kept(reader: LabelledReader, *, limit_bytes: int) -> LabelledReader:
+    """``reader``, whose samples are kept while they fit into ``limit_bytes``; those beyond are read each time.
 
-    Samples beyond the bound are read each time. Who takes a sample must not write into it.
+    Who takes a sample must not write into it.
     """
+    return DerivedReader(reader, _Memory(reader, limit_bytes).sample)
 
-    def __init__(self, reader: LabelledReader, *, limit_bytes: int) -> None:
+
+class _Memory:
+    def __init__(self, reader: LabelledReader, limit_bytes: int) -> None:
         self._reader, self._free = reader, limit_bytes
         self._kept: dict[int, Sample] = {}
-        self.ids: Sequence[str] = reader.ids
-        self.truths: Sequence[Any] = reader.truths
-        self.skipped: Mapping[str, str] = reader.skipped
-        self.notes = reader.notes
 
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample ``index``, 0 to ``len - 1``.
-
-        Raises:
-            DataError: the picture cannot be read.
-        """
+    def sample(self, index: int) -> Sample:
         found = self._kept.get(index)
         if found is None:
             found = self._reader[index]
@@ -48,14 +39,6 @@ class KeptReader:
                 self._free -= size
                 self._kept[index] = found
         return found
-
-    def sha256(self, index: int) -> str:
-        """Hash of the picture of sample ``index``."""
-        return self._reader.sha256(index)
-
-    def fingerprint(self) -> str:
-        """Hash over the pictures and truths."""
-        return self._reader.fingerprint()
 
 
 def _bytes(value: Any) -> int:

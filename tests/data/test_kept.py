@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.core.protocols import Sample
-from edgecv.data.kept import KeptReader
+from edgecv.data.kept import kept
 
 
 class Counted:
@@ -36,7 +36,7 @@ class Counted:
 
 def test_each_picture_is_read_once_while_they_fit() -> None:
     inner = Counted([10, 10, 10])
-    reader = KeptReader(inner, limit_bytes=30)
+    reader = kept(inner, limit_bytes=30)
     for _ in range(3):
         assert [int(reader[index].image[0, 0, 0]) for index in range(len(reader))] == [0, 1, 2]
     assert set(inner.read.values()) == {1}
@@ -44,7 +44,7 @@ def test_each_picture_is_read_once_while_they_fit() -> None:
 
 def test_what_does_not_fit_is_read_again_and_still_right() -> None:
     inner = Counted([20, 20, 5])
-    reader = KeptReader(inner, limit_bytes=30)
+    reader = kept(inner, limit_bytes=30)
     for _ in range(2):
         assert [int(reader[index].image[0, 0, 0]) for index in range(3)] == [0, 1, 2]
     assert inner.read == {0: 1, 1: 2, 2: 1}
@@ -57,13 +57,13 @@ def test_truths_count_too() -> None:
             return Sample(sample.id, sample.image, (np.zeros(100, dtype=np.uint8),))
 
     inner = Masked([1])
-    reader = KeptReader(inner, limit_bytes=50)
+    reader = kept(inner, limit_bytes=50)
     assert reader[0].truth[0].shape == reader[0].truth[0].shape == (100,)
     assert inner.read[0] > 1
 
 
 def test_it_says_what_the_other_reader_says() -> None:
     inner = Counted([1, 2])
-    reader = KeptReader(inner, limit_bytes=10)
+    reader = kept(inner, limit_bytes=10)
     told: list[Any] = [reader.ids, reader.truths, reader.skipped, reader.notes, reader.sha256(1), reader.fingerprint()]
     assert told == [inner.ids, inner.truths, inner.skipped, inner.notes, "hash 1", "all"]

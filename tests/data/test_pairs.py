@@ -10,8 +10,8 @@ import pytest
 
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import DataSpec, FamilySpec
-from edgecv.data.readers import open_reader
-from edgecv.data.tiled import TileReader, as_inputs
+from edgecv.data.readers import LabelledReader, open_reader
+from edgecv.data.tiled import as_inputs, tiles
 from edgecv.errors import DataError
 from edgecv.vision.tiles import Tiling
 
@@ -23,7 +23,9 @@ def write(path: Path, height: int, width: int, *, seed: int = 0) -> np.ndarray:
     return image
 
 
-def opened(base: Path, path: str = "in", truth: str = "out", *, strict: bool = True, only: str | None = None):
+def opened(
+    base: Path, path: str = "in", truth: str = "out", *, strict: bool = True, only: str | None = None
+) -> LabelledReader:
     spec = DataSpec("pairs", path=path, truth=truth, strict=strict, only=only)
     return open_reader(spec, base=base, labels=["picture"])
 
@@ -128,7 +130,7 @@ def test_a_reference_of_another_scale_than_the_models_is_named(tmp_path: Path) -
     write(tmp_path / "in/a.png", 70, 90)
     write(tmp_path / "out/a.png", 140, 180)
     with pytest.raises(DataError, match=r"a.png: .*family.options.scale 3"):
-        TileReader(opened(tmp_path), Tiling((32, 32), 8, 3))[0]
+        tiles(opened(tmp_path), Tiling((32, 32), 8, 3))[0]
 
 
 def test_other_families_see_whole_pictures(tmp_path: Path) -> None:
