@@ -37,14 +37,13 @@ def pixel_range(contract: InputContract) -> Range | None:
 
 
 def input_ranges(graph: GraphModule, plan: Plan, pixels: Range | None) -> dict[str, Range]:
-    """``pixels`` by the name of each int8 input of the Q/DQ ``graph`` that shares its scale with no other tensor."""
-    if pixels is None:
+    """``pixels`` by the name of the picture's node, where it is int8 and shares its scale with no other tensor.
+
+    The picture is the first input of the Q/DQ ``graph``; those behind it are a state.
+    """
+    picture = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    if pixels is None or not any(user.target is QUANTIZE[0] for user in picture.users):
         return {}
     owners = {node.name: owner.name for node, owner in plan.outputs.items()}
-    shared = list(owners.values())
-    names = [
-        node.args[0].name
-        for node in graph.graph.nodes
-        if node.target is QUANTIZE[0] and node.args[0].op == "placeholder"
-    ]
-    return {name: pixels for name in names if shared.count(owners.get(name, name)) < 2}
+    alone = list(owners.values()).count(owners.get(picture.name, picture.name)) < 2
+    return {picture.name: pixels} if alone else {}
