@@ -7,7 +7,7 @@ result as int8, so the two cannot be one step as with ReLU; but the range can be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -51,36 +51,52 @@ def best_range_behind(histogram: Histogram, activation: Activation, *, symmetric
     ``symmetric`` gives -high..high.
     """
     largest = max(-histogram.low, histogram.high)
-    occupied = np.flatnonzero(histogram.counts)
-    if largest == 0 or occupied.size == 0:
+    if largest == 0 or not histogram.counts.any():
         return Range(0.0, 0.0)
-    every = histogram.centres
-    values, slopes = activation(every), np.gradient(activation(every), every)
-    counts, centres, values, slopes = (part[occupied] for part in (histogram.counts, every, values, slopes))
-    rounding = counts * slopes**2 / 12
-
-    def error(low: float, high: float) -> float:
-        clipped = np.clip(centres, low, high)
-        inside = rounding[clipped == centres].sum() * ((high - low) / (STEPS - 1)) ** 2
-        return float(counts @ (activation(clipped) - values) ** 2 + inside)
-
-    shares = np.geomspace(1.0, min(1.0, SMALLEST_BINS * (every[1] - every[0]) / largest), CANDIDATES)
+    error = _Error(histogram, activation)
+    step = error.centres[1] - error.centres[0]
+    shares = np.geomspace(1.0, min(1.0, SMALLEST_BINS * step / largest), CANDIDATES)
     if symmetric:
-        high = _least(shares * largest, lambda value: error(-value, value))
+        ends = shares * largest
+        high = float(ends[error(-ends, ends).argmin()])
         return Range(-high, high)
     low, high = histogram.low, histogram.high
     for _ in range(ROUNDS):
-        low = _least(shares * histogram.low, partial(_swapped, error, high))
-        high = _least(shares * histogram.high, partial(error, low))
+        lows, highs = shares * histogram.low, shares * histogram.high
+        low = float(lows[error(lows, np.full_like(lows, high)).argmin()])
+        high = float(highs[error(np.full_like(highs, low), highs).argmin()])
     return Range(low, high)
 
 
-def _swapped(error: Callable[[float, float], float], high: float, low: float) -> float:
-    return error(low, high)
+class _Error:
+    """Summed squared error behind ``activation`` of what ``histogram`` holds, by the range that int8 covers.
 
+    A value inside of the range is wrong by its rounding alone, one outside by what the activation makes of the nearer
+    end instead. Running sums over the bins give both without going through the bins again.
+    """
 
-def _least(candidates: Iterable[Any], error: Callable[[float], float]) -> float:
-    return min((float(value) for value in candidates), key=error)
+    def __init__(self, histogram: Histogram, activation: Activation) -> None:
+        self.centres, self._activation = histogram.centres, activation
+        counts = histogram.counts.astype(np.float64)
+        values = activation(self.centres)
+        slopes = np.gradient(values, self.centres)
+        self._counts, self._values, self._squares, self._rounding = (
+            np.concatenate([[0.0], np.cumsum(part)])
+            for part in (counts, counts * values, counts * values**2, counts * slopes**2 / 12)
+        )
+
+    def __call__(self, lows: Array, highs: Array) -> Array:
+        """The errors of the ranges from ``lows`` to ``highs``, both `(N,)`."""
+        first, last = self.centres.searchsorted(lows), self.centres.searchsorted(highs, side="right")
+        below = self._moved(0, first, self._activation(lows))
+        above = self._moved(last, len(self.centres), self._activation(highs))
+        return below + above + (self._rounding[last] - self._rounding[first]) * ((highs - lows) / (STEPS - 1)) ** 2
+
+    def _moved(self, first: Any, last: Any, onto: Array) -> Array:
+        """The error where all values of the bins from ``first`` to before ``last`` become ``onto``."""
+        counts, values, squares = (part[last] - part[first] for part in (self._counts, self._values, self._squares))
+        error: Array = np.maximum(onto**2 * counts - 2 * onto * values + squares, 0.0)
+        return error
 
 
 def _activation(graph: GraphModule, readers: list[Node], steps: list[Node]) -> Activation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def quantize_ptq(
         return wrap_up(made.graph, plan=made.plan, example=example, calibration=calibration, ranges=made.told)
 
 
-def prepare_ptq(
+def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` takes
     module: torch.nn.Module,
     example: Example,
     *,
@@ -110,10 +111,14 @@ def prepare_ptq(
     calibration: Batches,
     samples: int = 300,
     pixels: Range | None = None,
+    captured: GraphModule | None = None,
     progress: Progress | None = None,
     log: Path | None = None,
 ) -> Prepared:
     """`quantize_ptq` up to the Q/DQ graph with its float weights, which the sensitivity table takes.
+
+    ``captured`` is what `edgecv.optimize.capture.capture` makes of ``module``, for who prepares it more than once; it
+    is not changed.
 
     Raises:
         ModelError: the module cannot be traced.
@@ -121,7 +126,7 @@ def prepare_ptq(
         ToolchainError: NNCF refuses the graph.
     """
     report = progress or SilentProgress()
-    graph = capture(module, example)
+    graph = capture(module, example) if captured is None else copy.deepcopy(captured)
     spell_batch_norms(graph)
     source = _Pictures(calibration, samples, picture_shape(example))
     if step.equalize:

@@ -105,10 +105,10 @@ def choose_ranges(
             trials.append(picture)
     _watch(board, {})
     groups = _groups(plan, seen)
-    behind: Mapping[str, Activation] = {}
+    known = dict(fixed or {})
     if len(rules) > 1 or rules[0] not in SEEN:
-        behind = activations(graph)
-    found = {rule: _ranges(groups, rule, behind, symmetric=symmetric) | dict(fixed or {}) for rule in rules}
+        known = _behind(groups, activations(graph), symmetric=symmetric) | known
+    found = {rule: _ranges(groups, rule, symmetric=symmetric) | known for rule in rules}
     if len(rules) == 1:
         set_scales(graph, found[rules[0]], symmetric=symmetric)
         return RangeChoice(rules[0], {})
@@ -134,15 +134,20 @@ def _groups(plan: Plan, seen: Mapping[str, _Seen]) -> list[dict[str, _Seen]]:
     return list(groups.values())
 
 
-def _ranges(
-    groups: list[dict[str, _Seen]], rule: Rule, behind: Mapping[str, Activation], *, symmetric: bool
-) -> dict[str, Range]:
+def _behind(groups: list[dict[str, _Seen]], behind: Mapping[str, Activation], *, symmetric: bool) -> dict[str, Range]:
+    """The ranges of tensors that one activation function reads, which are the same with every rule."""
+    return {
+        key: best_range_behind(item.histogram, behind[key], symmetric=symmetric)
+        for group in groups
+        for key, item in group.items()
+        if len(group) == 1 and key in behind
+    }
+
+
+def _ranges(groups: list[dict[str, _Seen]], rule: Rule, *, symmetric: bool) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for group in groups:
-        first = next(iter(group))
-        if len(group) == 1 and first in behind:
-            chosen = best_range_behind(group[first].histogram, behind[first], symmetric=symmetric)
-        elif rule in SEEN:
+        if rule in SEEN:
             parts = [
                 item.mean_range() if rule == "mean-minmax" else Range(item.histogram.low, item.histogram.high)
                 for item in group.values()

@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
+from torch.fx import GraphModule
 
 from edgecv.core.figures import DropFigures
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
+from edgecv.optimize.capture import capture
 from edgecv.optimize.examples import Example, picture_shape, pictures
 from edgecv.optimize.histogram import Range
 from edgecv.optimize.ptq import Prepared, prepare_ptq
@@ -111,6 +114,10 @@ class Workshop:
     progress: Progress = field(default_factory=SilentProgress)
     log: Path | None = None
 
+    @cached_property
+    def _captured(self) -> GraphModule:
+        return capture(self.module, self.example)
+
     def prepare(self, step: Quantize) -> tuple[Prepared, float]:
         """The network with these settings, and its signal to noise in dB on calibration pictures."""
         prepared = prepare_ptq(
@@ -120,6 +127,7 @@ class Workshop:
             calibration=self.calibration,
             samples=self.samples,
             pixels=self.pixels,
+            captured=self._captured,
             progress=self.progress,
             log=self.log,
         )

@@ -60,10 +60,14 @@ class Scene:
 
 
 def observers(scene: Scene, step: Quantize) -> Proposals:
-    """The other way to find ranges that has the best signal to noise on calibration pictures."""
+    """The other way to find ranges that has the best signal to noise on calibration pictures.
+
+    Ways that the one taken was chosen from are not tried again.
+    """
     chosen = scene.prepared.ranges
     taken = step.ranges if chosen is None else chosen.rule
-    others = {name: scene.trial_sqnr_db(replace(step, ranges=name)) for name in OBSERVERS if name != taken}
+    tried = (step.ranges,) if chosen is None else tuple(chosen.sqnr_db)
+    others = {name: scene.trial_sqnr_db(replace(step, ranges=name)) for name in OBSERVERS if name not in tried}
     best = max(others, key=lambda name: others[name])
     if others[best] > scene.sqnr_db + BETTER_DB:
         yield Proposal(f"ranges {best} instead of {taken}", {"ranges": best})
