@@ -10,7 +10,6 @@ from edgecv.core.contract import InputContract
 from edgecv.core.protocols import MapTruth, PointTruth, Sample
 from edgecv.errors import DataError
 from edgecv.families.pose_truth import COCO_KEYPOINTS, COCO_MIRROR, PoseTruth, mirror_of
-from edgecv.optimize.batches import make_batches
 from tests.moves import moved
 
 SPOTS = ((20, 30), (44, 12), (33, 55))
@@ -61,6 +60,9 @@ class Pictures:
 @pytest.mark.parametrize("augment", ["none", "crop", "crop-flip"])
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 def test_batches_move_points_with_their_picture(augment: str, resize: str) -> None:
+    pytest.importorskip("torch")  # training is the host half's
+    from edgecv.optimize.batches import make_batches
+
     contract = InputContract(size=(96, 96), color="bgr", resize=resize, pad_value=0)  # type: ignore[arg-type]
     batches = make_batches(Pictures(12), contract, batch_size=12, shuffle_seed=1, augment=augment)  # type: ignore[arg-type]
     inputs, truths = next(iter(batches(0)))

@@ -40,13 +40,14 @@ def spec_of(head: str, *, threshold: float = 0.3, **options: Any) -> FamilySpec:
 @pytest.mark.parametrize("act", ["relu", "silu"])
 def test_outputs_are_what_the_head_reads(name: str, act: str) -> None:
     build, head, shape = NETS[name]
+    torch.manual_seed(0)
     module = build(act=act).eval()
     with torch.no_grad():
         one, three = module(torch.zeros(1, 3, *SIZE)), module(torch.rand(3, 3, *SIZE))
     assert (one.shape, three.shape) == ((1, *shape), (3, *shape))
     assert detection.problems(spec_of(head), [TensorSpec("out", tuple(one.shape), "float32")]) == []
     found = detection.decode([three[:1].numpy()], spec_of(head, threshold=0.0), CONTRACT)
-    assert len(found) > 10
+    assert len(found) >= 6, "one for each coarse cell at least"
     assert found.scores.max() < 0.2, "a new network sees nothing yet"
 
 
