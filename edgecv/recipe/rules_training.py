@@ -28,7 +28,7 @@ def needs_training(step: Step) -> str:
 def reads_labels(step: Step, family: dict[str, Any]) -> bool:
     """Whether a step that trains needs the truths of data.train."""
     if isinstance(step, Prune):
-        return step.needs_training
+        return step.needs_training and step.importance == "taylor"
     if isinstance(step, Fit):
         return False
     mends = isinstance(step, Quantize) and step.method == "ptq" and step.repair == "full"

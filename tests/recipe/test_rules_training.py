@@ -33,6 +33,8 @@ FINETUNE = {"finetune": {"epochs": 1, "distill": 1.0}}
         {"quantize": {"method": "qat"}},
         {"quantize": {"method": "qat", "distill": {"weight": 1.0, "features": ["backbone.*"]}}},
         {"finetune": {"epochs": 0}},
+        {"prune": {"speedup": 1.3, "importance": "output"}},
+        {"prune": {"speedup": 1.3, "importance": "magnitude", "repair": True}},
     ],
 )
 @pytest.mark.parametrize("train", [PICTURES, COCO])
@@ -46,6 +48,12 @@ def test_a_family_without_a_loss_needs_its_teacher(step: dict[str, Any]) -> None
     assert where == ("steps", 0, *step)
     assert "learns from the original network alone" in message
     assert "distill: 1.0" in message
+
+
+def test_importance_by_the_loss_needs_labels() -> None:
+    """What a cut changes at the outputs is seen on any pictures; what it changes of the loss is not."""
+    ((where, _),) = broken_rules(plain("detection", {"prune": {"speedup": 1.3, "importance": "taylor"}}, PICTURES))
+    assert where == ("data", "train", "kind")
 
 
 def test_detectors_whose_head_has_a_loss_learn_from_boxes() -> None:

@@ -41,6 +41,7 @@ from edgecv.recipe.load import load_recipe
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPE = ROOT / "recipes" / "classification" / "cifar10-resnet20.yaml"
 MAX_LAYER_RATIO = 0.9
+EVEN_ROUND_TO = 4
 LESSON = Distill(weight=0.9, temperature=4.0, features=("layer?.?",), feature_weight=2.0)
 """The blocks' results, whose width no cut changes, are compared with the teacher's too."""
 SAME_TIME = 0.98
@@ -219,10 +220,12 @@ def cuts(bench: Bench, dense: nn.Module) -> dict[str, PruneResult]:
     assert by_latency.latency is not None
     # The time that the latency-driven cut really has, not the one that it was asked for.
     factor = by_latency.latency.before_ms / by_latency.latency.after_ms
+    # An even cut in steps as coarse as the target's reaches few speeds: it gets finer ones, to its advantage.
+    even = {**common, "round_to": options.round_to or EVEN_ROUND_TO}
     results = {
         f"{options.macs:g}x fewer MACs": bench.pruned(dense, Prune(speedup=options.macs, **common)),
         "by latency": by_latency,
-        "uniform, same latency": bench.pruned(dense, Prune(speedup=factor, by="latency", scope="uniform", **common)),
+        "uniform, same latency": bench.pruned(dense, Prune(speedup=factor, by="latency", scope="uniform", **even)),
     }
     for name, result in results.items():
         widths = ", ".join(f"{layer} {one}->{two}" for layer, (one, two) in result.layers.items() if one != two)
