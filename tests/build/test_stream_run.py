@@ -150,14 +150,4 @@ def test_the_loop_over_a_video_says_what_happens(
     artifact = str(folder / "out/host-openvino")
     capsys.readouterr()
     assert cli.main(["run", artifact, str(tmp_path / "left.avi"), "--json"]) == 0
-    assert {item["label"] for item in json.loads(capsys.readouterr().out)["classes"]} <= {
-        "still",
-        "left",
-        "right",
-        "up",
-        "down",
-        "grow",
-        "shrink",
-        "turn",
-        "wave",
-    }
+    assert json.loads(capsys.readouterr().out)["classes"][0]["label"] == "left"

@@ -47,6 +47,8 @@ MADE_UP = (
     "anomaly/scenes-patchcore",
     "anomaly/scenes-student",
     "video/scenes-motions",
+    "video/scenes-stream",
+    "embedding/scenes-identities",
 )
 REAL = (
     "classification/cifar10-resnet20",
