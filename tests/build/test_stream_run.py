@@ -16,7 +16,7 @@ from edgecv.report.schema import Report
 from edgecv.report.schema_io import read_report
 from edgecv.runtime.load import load_artifact
 
-from .test_video_run import ENGINES, optimized, write_motion
+from .test_video_run import ENGINES, optimized, told_by_the_loop, write_motion
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "recipes/video/scenes-stream.safetensors"
 RECIPE = f"""\
@@ -137,10 +137,7 @@ def test_the_loop_over_a_video_says_what_happens(
     right = 0
     for movement in ("left", "right"):
         video = write_motion(tmp_path / f"{movement}.avi", movement, 3_000_010)
-        words = ["run", "--model", str(folder / "out/host-openvino"), "--camera", str(video), "--quiet"]
-        words += ["--policy", "every", "--sink", f"jsonl={tmp_path / movement}.jsonl"]
-        assert cli.main(words) == 0, capsys.readouterr().err
-        lines = [json.loads(line) for line in (tmp_path / f"{movement}.jsonl").read_text().splitlines()]
+        lines = told_by_the_loop(folder / "out/host-openvino", video)
         assert len(lines) == 57, "each frame is answered"
         assert '"seconds": 0.0' in json.dumps(lines[0])
         assert '"seconds": 1.375' in json.dumps(lines[-1])

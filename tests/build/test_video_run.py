@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,6 +65,14 @@ def write_motion(path: Path, movement: str, seed: int) -> Path:
     return path
 
 
+def told_by_the_loop(artifact: Path, video: Path, *more: str) -> list[dict[str, Any]]:
+    """What the camera loop says of each of a video's frames."""
+    lines = video.with_suffix(".jsonl")
+    words = ["run", "--model", str(artifact), "--camera", str(video), "--quiet", "--policy", "every"]
+    assert cli.main([*words, "--sink", f"jsonl={lines}", *more]) == 0
+    return [json.loads(line) for line in lines.read_text().splitlines()]
+
+
 @pytest.mark.build
 @pytest.mark.xdist_group("ways")
 def test_clips_go_through_every_step(ways: tuple[Path, int, Report]) -> None:
@@ -121,11 +130,8 @@ def test_the_loop_over_a_video_says_what_happens(
     right = 0
     for movement in ("left", "right"):
         video = write_motion(tmp_path / f"{movement}.avi", movement, 3_000_010)
-        words = ["run", "--model", str(folder / "out/host-openvino"), "--camera", str(video), "--quiet"]
-        words += ["--policy", "every", "--sink", f"jsonl={tmp_path / movement}.jsonl"]
-        words += ["--sink", f"video={tmp_path / movement}.mp4"]
-        assert cli.main(words) == 0, capsys.readouterr().err
-        lines = [json.loads(line) for line in (tmp_path / f"{movement}.jsonl").read_text().splitlines()]
+        drawn = f"video={tmp_path / movement}.mp4"
+        lines = told_by_the_loop(folder / "out/host-openvino", video, "--sink", drawn)
         assert len(lines) == 57
         assert '"seconds": 0.0' in json.dumps(lines[0])
         assert '"seconds": 0.833' in json.dumps(lines[-1])
