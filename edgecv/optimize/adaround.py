@@ -6,10 +6,13 @@ is a matrix product over the patches that it reads.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,8 +27,10 @@ from edgecv.optimize.switches import Board, Layer, Originals, make_board
 __all__ = ["Reconstruction", "adaround"]
 
 PICTURES = 256
-PATCHES = 16
+PATCHES = 64
 """Output positions of one picture that are kept."""
+ROWS = 4096
+"""Output positions in all; small layers, with few of them in a picture, look at more pictures."""
 MAX_VALUES = 16_000_000
 """Cached input values of one layer, of each kind: 64 MB."""
 STEPS = 400
@@ -47,11 +52,14 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class _Cache:
-    """Patches `(N, groups, K)` that a layer reads in the int8 network, float outputs `(N, groups, O / groups)`."""
+class _Sampled:
+    """Output positions of a layer by picture, and what the float layer gives there: `(N, groups, O / groups)`."""
 
-    patches: Tensor
-    wanted: Tensor
+    node: Node
+    positions: list[Tensor]
+    wanted: list[Tensor]
+    rows: int
+    limit: int
 
 
 def adaround(
@@ -66,20 +74,22 @@ def adaround(
 
     AdaRound: Nagel et al., arXiv:2004.10568, with the asymmetric layer-wise reconstruction of its equation 25:
     inputs of the int8 network as far as it is done, outputs of the float one. ``pictures`` starts a pass of
-    `(1, C, H, W)` float32; at most `PICTURES` are read, once a layer. ``graph`` has unfolded Q/DQ nodes, whose
-    weights are replaced by values that round to what was learned. A layer for which it does not help keeps its
-    weights. Same seed, same result.
+    `(1, C, H, W)` float32; at most `PICTURES` are read, once and then once a layer. ``graph`` has unfolded Q/DQ
+    nodes, whose weights are replaced by values that round to what was learned. A layer for which it does not help
+    keeps its weights. Same seed, same result.
 
     Transposed convolutions keep theirs.
     """
     patterns = tuple(layers)
-    names = [layer for layer in make_board(graph, originals).layers if _matches(layer, patterns)]
+    board = make_board(graph, originals)
+    names = [layer for layer in board.layers if _matches(layer, patterns)]
+    sampled = _float_outputs(board, graph, names, pictures(), seed=seed)
     done = []
     for layer in names:
-        board = make_board(graph, originals)
-        cache = _collect(board, graph, layer, pictures(), seed=seed)
-        if cache is not None:
-            done.append(_learn(graph, layer, cache, seed=seed))
+        found = sampled[layer.node]
+        if found.positions:
+            patches = _int8_inputs(make_board(graph, originals), layer, found, pictures())
+            done.append(_learn(graph, layer, patches, torch.cat(found.wanted), seed=seed))
     return tuple(done)
 
 
@@ -88,37 +98,67 @@ def _matches(layer: Layer, patterns: tuple[str, ...]) -> bool:
     return takes and any(fnmatchcase(layer.name, pattern) for pattern in patterns)
 
 
-def _collect(
-    board: Board, graph: GraphModule, layer: Layer, pictures: Iterable[Example], *, seed: int
-) -> _Cache | None:
-    node = next(item for item in graph.graph.nodes if item.name == layer.node)
-    switch, weight = board.switches[layer.input], board.constants[layer.weight][0]
-    assert weight.plain is not None
+def _float_outputs(
+    board: Board, graph: GraphModule, layers: Sequence[Layer], pictures: Iterable[Example], *, seed: int
+) -> dict[str, _Sampled]:
+    """By a layer's node: what it gives in the float network, at positions that are drawn from ``seed``."""
+    nodes = {node.name: node for node in graph.graph.nodes}
+    plain = {layer.node: _plain_weight(board, layer) for layer in layers}
+    found = {name: _Sampled(nodes[name], [], [], 0, _limit(nodes[name], plain[name])) for name in plain}
     generator = torch.Generator().manual_seed(seed)
-    float_input: list[Tensor] = []
-    int8_input: list[Tensor] = []
-    switch.watch, switch.watch_out = float_input.append, int8_input.append
-    read, wanted = [], []
-    values = 0
-    flat = _flat_weight(node, weight.plain)
-    for number, picture in enumerate(pictures):
-        if number == PICTURES or values >= MAX_VALUES:
+    read: dict[str, Tensor] = {}
+    for layer in layers:
+        board.switches[layer.input].watch = partial(read.__setitem__, layer.input)
+    board.turn(())
+    for picture in islice(pictures, PICTURES):
+        open_layers = [layer for layer in layers if found[layer.node].rows < found[layer.node].limit]
+        if not open_layers:
             break
-        board.turn(())
         board.run(picture)
-        plain = _patches(node, float_input[0], weight.plain.shape)
-        board.turn(None)
-        board.run(picture)
-        rounded = _patches(node, int8_input[-1], weight.plain.shape)
-        float_input.clear()
-        int8_input.clear()
-        chosen = torch.randperm(len(plain), generator=generator)[:PATCHES]
-        read.append(rounded[chosen])
-        wanted.append(torch.einsum("ngk,gok->ngo", plain[chosen], flat))
-        values += read[-1].numel()
-    if not read:
-        return None
-    return _Cache(torch.cat(read), torch.cat(wanted))
+        for layer in open_layers:
+            have, weight = found[layer.node], plain[layer.node]
+            patches = _patches(have.node, read[layer.input], weight.shape)
+            chosen = torch.randperm(len(patches), generator=generator)[: min(PATCHES, have.limit - have.rows)]
+            have.positions.append(chosen)
+            have.wanted.append(torch.einsum("ngk,gok->ngo", patches[chosen], _flat_weight(have.node, weight)))
+            found[layer.node] = replace(have, rows=have.rows + len(chosen))
+    return found
+
+
+def _int8_inputs(board: Board, layer: Layer, sampled: _Sampled, pictures: Iterable[Example]) -> Tensor:
+    """What the layer reads at the sampled positions in the int8 network: `(N, groups, K)`."""
+    shape = _plain_weight(board, layer).shape
+    read: list[Tensor] = []
+
+    def stop(values: Tensor) -> None:
+        read.append(values)
+        raise _Reached
+
+    board.switches[layer.input].watch_out = stop
+    board.turn(None)
+    rows = []
+    for picture, chosen in zip(pictures, sampled.positions, strict=False):
+        # What lies behind the layer is not computed.
+        with contextlib.suppress(_Reached):
+            board.run(picture)
+        rows.append(_patches(sampled.node, read.pop(), shape)[chosen])
+    return torch.cat(rows)
+
+
+class _Reached(Exception):
+    """The forward pass has come to the layer that is looked at."""
+
+
+def _plain_weight(board: Board, layer: Layer) -> Tensor:
+    weight = board.constants[layer.weight][0].plain
+    assert weight is not None
+    return weight
+
+
+def _limit(node: Node, weight: Tensor) -> int:
+    """How many positions of a layer are looked at, at most."""
+    groups = 1 if node.target is LINEAR else groups_of(node)
+    return max(1, min(ROWS, MAX_VALUES // (groups * weight[0].numel())))
 
 
 def _flat_weight(node: Node, weight: Tensor) -> Tensor:
@@ -144,7 +184,7 @@ def _pair(item: Any) -> tuple[int, int]:
     return (values[0], values[-1])
 
 
-def _learn(graph: GraphModule, layer: Layer, cache: _Cache, *, seed: int) -> Reconstruction:
+def _learn(graph: GraphModule, layer: Layer, patches: Tensor, wanted: Tensor, *, seed: int) -> Reconstruction:
     node = next(item for item in graph.graph.nodes if item.name == layer.node)
     quantize = node.args[1].args[0]
     weight = get_constant(graph, quantize.args[0]).detach()
@@ -155,19 +195,19 @@ def _learn(graph: GraphModule, layer: Layer, cache: _Cache, *, seed: int) -> Rec
 
     def error(values: Tensor) -> Tensor:
         flat = _flat_weight(node, values)
-        return _loss(torch.einsum("ngk,gok->ngo", cache.patches, flat), cache.wanted)
+        return _loss(torch.einsum("ngk,gok->ngo", patches, flat), wanted)
 
     # A sigmoid stretched beyond 0..1 and cut there; it starts at the fraction of each weight.
     fraction = ((steps - floor - STRETCH[0]) / (STRETCH[1] - STRETCH[0])).clamp(1e-4, 1 - 1e-4)
     choice = torch.log(fraction / (1 - fraction)).requires_grad_()
     optimizer = torch.optim.Adam([choice], lr=RATE)
     generator = torch.Generator().manual_seed(seed)
-    size = float(cache.wanted.var().clamp_min(1e-12))
+    size = float(wanted.var().clamp_min(1e-12))
     for step in range(STEPS):
-        batch = torch.randint(len(cache.patches), (min(BATCH, len(cache.patches)),), generator=generator)
+        batch = torch.randint(len(patches), (min(BATCH, len(patches)),), generator=generator)
         up = (torch.sigmoid(choice) * (STRETCH[1] - STRETCH[0]) + STRETCH[0]).clamp(0, 1)
         flat = _flat_weight(node, torch.clamp(floor + up, low, high) * scale)
-        loss = _loss(torch.einsum("ngk,gok->ngo", cache.patches[batch], flat), cache.wanted[batch]) / size
+        loss = _loss(torch.einsum("ngk,gok->ngo", patches[batch], flat), wanted[batch]) / size
         if step >= STEPS // 5:
             share = (step - STEPS // 5) / (STEPS - STEPS // 5)
             sharp = SHARPNESS[1] + (SHARPNESS[0] - SHARPNESS[1]) * (1 + math.cos(math.pi * share)) / 2
