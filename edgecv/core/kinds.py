@@ -70,6 +70,7 @@ DataKind = Literal[
     "mot",
     "anomaly",
     "textures",
+    "defects",
     "coco-keypoints",
     "videofolder",
     "video-csv",
@@ -128,7 +129,7 @@ class DataFacts:
     ``truth`` is the folder or pattern of the files that hold each picture's truth (``truth_needed``: there must be
     one); ``ignore_index`` a value in them that is not judged, ``depth_unit`` what they count in; ``crop`` makes
     each person a sample. ``classes`` says whether what a picture shows is known without reading those files, so
-    that pictures can be picked evenly over the classes.
+    that pictures can be picked evenly over the classes; ``split`` that ``split: train`` shows files otherwise.
     """
 
     path: Literal["none", "folder", "file", "pictures"]
@@ -141,6 +142,7 @@ class DataFacts:
     depth_unit: bool = False
     crop: bool = False
     classes: bool = True
+    split: bool = False
 
 
 _CLASSES: tuple[DataKind, ...] = ("imagefolder", "csv", "sklearn-digits")
@@ -191,7 +193,7 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
         objects=True,
         augment=_ALL_CHANGES,
     ),
-    "anomaly": FamilyFacts(("auroc",), ("anomaly", "textures"), labels=("defect",), loss=True, fits=True),
+    "anomaly": FamilyFacts(("auroc",), ("anomaly", "textures", "defects"), labels=("defect",), loss=True, fits=True),
     "video": FamilyFacts(
         ("top1", "top5"),
         ("videofolder", "video-csv", "scenes-motions"),
@@ -242,6 +244,7 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
         classes=False,
     ),
     "textures": DataFacts("none", only=True, classes=False),
+    "defects": DataFacts("pictures", "a folder of good pictures, or a glob", only=True, split=True, classes=False),
     "coco-keypoints": DataFacts("file", "the person keypoints json", root=True, only=True, crop=True, classes=False),
     "videofolder": DataFacts("folder", "the folder that holds one folder a class, with videos or folders of frames"),
     "video-csv": DataFacts("file", "the csv file", root=True),

@@ -115,7 +115,9 @@ class DataSpec:
     path: str | None = field(
         default=None, metadata={"description": "folder, csv file, instances json or glob, relative to the recipe"}
     )
-    split: Literal["train", "test", "all"] = field(default="all", metadata={"description": "part of a bundled set"})
+    split: Literal["train", "test", "all"] = field(
+        default="all", metadata={"description": "part of a bundled set; defects: train is all good"}
+    )
     truth: str | None = field(
         default=None,
         metadata={

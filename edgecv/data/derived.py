@@ -12,14 +12,24 @@ __all__ = ["DerivedReader"]
 
 
 class DerivedReader:
-    """A `Reader` whose sample ``index`` is ``sample(index)``; names, truths, hashes and notes are ``reader``'s."""
+    """A `Reader` whose sample ``index`` is ``sample(index)``; names and hashes are ``reader``'s.
 
-    def __init__(self, reader: LabelledReader, sample: Callable[[int], Sample]) -> None:
+    So are truths and notes where none are given.
+    """
+
+    def __init__(
+        self,
+        reader: LabelledReader,
+        sample: Callable[[int], Sample],
+        *,
+        truths: Sequence[Any] | None = None,
+        notes: tuple[str, ...] | None = None,
+    ) -> None:
         self._reader, self._sample = reader, sample
         self.ids: Sequence[str] = reader.ids
-        self.truths: Sequence[Any] = reader.truths
+        self.truths: Sequence[Any] = reader.truths if truths is None else truths
         self.skipped: Mapping[str, str] = reader.skipped
-        self.notes = reader.notes
+        self.notes = reader.notes if notes is None else notes
 
     def __len__(self) -> int:
         return len(self._reader)

@@ -114,6 +114,7 @@ _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "pairs": list_pairs,
     "depth": _depth,
     "anomaly": _anomaly,
+    "defects": list_images,
     "yolo": list_yolo,
     "voc": list_voc,
     "kitti": list_kitti,
@@ -175,6 +176,15 @@ def _printed(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | No
     return open_printed(spec, labels=labels, only=only)
 
 
+def _shown(reader: LabelledReader, spec: DataSpec, *, whole: bool = True) -> LabelledReader:
+    """Pictures from files as their kind of data set shows them."""
+    if spec.kind != "defects":
+        return reader
+    from edgecv.data.defects import spoil
+
+    return spoil(reader, spec, whole=whole)
+
+
 _OPENERS: dict[DataKind, Callable[..., LabelledReader]] = {
     "sklearn-digits": _digits,
     "scenes-boxes": _scenes,
@@ -217,7 +227,7 @@ def open_reader(
         from edgecv.data.video import open_videos
 
         return _clipped(open_videos(listing, limit=spec.limit, strict=spec.strict, progress=progress), clip)
-    return open_files(listing, limit=spec.limit, strict=spec.strict, progress=progress)
+    return _shown(open_files(listing, limit=spec.limit, strict=spec.strict, progress=progress), spec)
 
 
 def open_subset(
@@ -246,7 +256,7 @@ def open_subset(
         from edgecv.data.video import check_videos
 
         return _clipped(check_videos(Listing(listing.place, entries), progress), clip)
-    return check_files(Listing(listing.place, entries), progress)
+    return _shown(check_files(Listing(listing.place, entries), progress), spec, whole=False)
 
 
 def _clipped(reader: LabelledReader, clip: Clip | None) -> LabelledReader:

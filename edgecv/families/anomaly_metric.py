@@ -157,7 +157,7 @@ class DefectMetric:
         if not isinstance(truth, AnomalyTruth):
             raise DataError(
                 f"the truth of a picture is {type(truth).__name__}; anomaly needs to know whether it shows a defect. "
-                "Use data of kind anomaly or textures"
+                "Use data of kind anomaly, defects or textures"
             )
         if truth.mask is not None and truth.mask.shape != result.values.shape:
             have, size = (f"{shape[1]} x {shape[0]}" for shape in (truth.mask.shape, result.values.shape))

@@ -213,8 +213,8 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
     else:
         if spec.path is None:
             yield (), f"kind {spec.kind} needs path: {facts.what}"
-        if spec.split != "all":
-            bundled = ", ".join(kind for kind, others in DATA_KINDS.items() if others.path == "none")
+        if spec.split != "all" and not facts.split:
+            bundled = ", ".join(kind for kind, others in DATA_KINDS.items() if others.path == "none" or others.split)
             yield ("split",), f"is {spec.split!r}; only {bundled} have splits: name another path for {spec.kind}"
     for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop"):
         value = getattr(spec, key)

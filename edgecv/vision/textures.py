@@ -21,6 +21,8 @@ Random = np.random.Generator
 
 _CHANGED = 0.25
 """Pixels that a defect covers by at least this share belong to it."""
+_SIDE = 128
+"""Defects are as large as they should be in pictures whose shorter side has so many pixels."""
 _LEAST_CHANGE = 20.0
 """A defect changes its pixels by so many of 255 levels in the mean, or it is drawn again with more contrast."""
 
@@ -46,7 +48,8 @@ def draw_texture(name: str, random: Random, *, size: tuple[int, int] = (128, 128
 def add_defect(image: Image, kind: str, random: Random) -> tuple[Image, Mask]:
     """A copy of ``image`` (uint8 `(H, W, 3)` BGR) with a defect ``kind`` (one of `DEFECTS`), and where it is.
 
-    The mask is uint8 `(H, W)`, 1 on the defect's pixels; at least one is.
+    It is as large as `draw_texture`'s pictures need it, larger in larger pictures. The mask is uint8 `(H, W)`, 1 on
+    the defect's pixels; at least one is.
 
     Raises:
         KeyError: there is no such defect.
@@ -150,14 +153,23 @@ def _place(random: Random, size: tuple[int, int]) -> tuple[float, float]:
     return float(random.uniform(0.15, 0.85) * size[1]), float(random.uniform(0.15, 0.85) * size[0])
 
 
+def _unit(size: tuple[int, int]) -> float:
+    """Pixels of this picture that are one of a picture of `_SIDE`."""
+    return min(size) / _SIDE
+
+
 def _blob(random: Random, size: tuple[int, int], radius: float, *, soft: float) -> FloatArray:
-    """An uneven round patch, 1 inside and 0 outside, with an edge ``soft`` pixels wide."""
+    """An uneven round patch, 1 inside and 0 outside, with an edge ``soft`` wide; both in pixels of `_SIDE`."""
+    unit = _unit(size)
+    radius, soft, grain = radius * unit, soft * unit, 12 * unit
     x0, y0 = _place(random, size)
     y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
     stretch, angle = random.uniform(0.7, 1.4), random.uniform(0, np.pi)
     across = np.cos(angle) * (x - x0) + np.sin(angle) * (y - y0)
     along = np.cos(angle) * (y - y0) - np.sin(angle) * (x - x0)
-    away = np.sqrt((across * stretch) ** 2 + (along / stretch) ** 2) + 0.3 * radius * _noise(random, size, (12, 12))
+    away = np.sqrt((across * stretch) ** 2 + (along / stretch) ** 2) + 0.3 * radius * _noise(
+        random, size, (grain, grain)
+    )
     cover: FloatArray = np.clip((radius - away) / max(soft, 0.5) + 0.5, 0.0, 1.0).astype(np.float32)
     return cover
 
@@ -167,15 +179,16 @@ Made = tuple[FloatArray, FloatArray]
 
 def _scratch(plain: FloatArray, random: Random, strength: float) -> Made:
     size = (plain.shape[0], plain.shape[1])
+    unit = _unit(size)
     x, y = _place(random, size)
     angle, bend = random.uniform(0, 2 * np.pi), random.uniform(-0.25, 0.25)
     points = [(x, y)]
     for _ in range(int(random.integers(5, 9))):
         angle += bend
-        points.append((points[-1][0] + 7 * np.cos(angle), points[-1][1] + 7 * np.sin(angle)))
+        points.append((points[-1][0] + 7 * unit * np.cos(angle), points[-1][1] + 7 * unit * np.sin(angle)))
     cover = np.zeros(size, np.float32)
     line = np.round(np.array(points) * 16).astype(np.int32).reshape(-1, 1, 2)
-    cv2.polylines(cover, [line], False, 1.0, int(random.integers(2, 4)), cv2.LINE_8, 4)
+    cv2.polylines(cover, [line], False, 1.0, max(1, round(int(random.integers(2, 4)) * unit)), cv2.LINE_8, 4)
     side = random.uniform(0.22, 0.4) * strength * (1 if random.random() < 0.5 else -1)
     return cover, plain + np.float32(side)
 
@@ -196,7 +209,7 @@ def _missing(plain: FloatArray, random: Random, strength: float) -> Made:
     size = (plain.shape[0], plain.shape[1])
     x, y = _place(random, size)
     angles = 2 * np.pi * (np.arange(5) + random.uniform(-0.3, 0.3, 5)) / 5
-    radii = random.uniform(6, 13, 5)
+    radii = random.uniform(6, 13, 5) * _unit(size)
     corners = np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], axis=1)
     cover = np.zeros(size, np.float32)
     cv2.fillConvexPoly(cover, cv2.convexHull(np.round(corners).astype(np.int32)), 1.0)

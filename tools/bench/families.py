@@ -23,6 +23,9 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from families_floor import floor_settings
+
 from edgecv import cli
 from edgecv.core.kinds import metric_unit
 from edgecv.errors import EdgecvError
@@ -56,6 +59,8 @@ REAL = (
     "text/lprnet-plates",
     "restoration/imdn-rtc-x2",
 )
+FLOOR = "anomaly/scenes-patchcore on a wooden floor"
+"""That recipe on a real surface, with painted defects."""
 KEPT = ("fit", "quantize")
 
 
@@ -65,6 +70,7 @@ class Row:
 
     path: Path
     whole: bool
+    settings: tuple[str, ...] = ()
 
     def words(self, out: Path, cache: Path) -> list[str]:
         """The command line of its run."""
@@ -72,6 +78,8 @@ class Row:
         words += ["--set", f"targets=[{', '.join(ENGINES)}]"]
         if not self.whole:
             words += ["--set", f"steps={json.dumps(self._steps())}"]
+        for setting in self.settings:
+            words += ["--set", setting]
         return words
 
     def _steps(self) -> list[dict[str, Any]]:
@@ -88,12 +96,13 @@ class Row:
 
 def run(row: Row, folder: Path) -> tuple[Report | None, float, str]:
     """The report of a recipe's run, its seconds, and what it said where it failed."""
+    out = f"{row.path.stem}-floor" if row.settings else row.path.stem
     said, started = io.StringIO(), time.monotonic()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = cli.main(row.words(folder / row.path.stem, folder / "cache"))
+        code = cli.main(row.words(folder / out, folder / "cache"))
     seconds = time.monotonic() - started
     try:
-        return read_report(folder / row.path.stem), seconds, f"exit {code}"
+        return read_report(folder / out), seconds, f"exit {code}"
     except (OSError, ValueError, EdgecvError):
         return None, seconds, f"exit {code}: {said.getvalue().strip().splitlines()[-1:]}"
 
@@ -158,7 +167,7 @@ def main() -> int:
     data = os.environ.get("EDGECV_TEST_DATA")
     if data:
         os.environ.setdefault("EDGECV_DATA", data)
-        names += REAL
+        names += (*REAL, FLOOR)
     if options.only:
         names = [name for name in names if any(text in name for text in options.only)]
     print(
@@ -169,7 +178,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         for name in names:
-            row = Row(RECIPES / f"{name}.yaml", options.whole)
+            settings = tuple(floor_settings(Path(data), Path(temporary) / "floor")) if data and name == FLOOR else ()
+            row = Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole, settings)
             report, seconds, outcome = run(row, folder)
             if report is None:
                 print(f"{name}: {outcome}", flush=True)
