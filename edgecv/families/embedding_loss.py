@@ -25,9 +25,8 @@ def embedding_loss(outputs: Any, truths: Sequence[Any], spec: FamilySpec) -> Any
     ``contrastive``: the softmax over the cosines of a picture to all others of the batch, divided by the temperature,
     shall lie on those of its identity (the supervised contrastive loss, Khosla et al. 2020, arXiv:2004.11362).
     ``triplet``: the farthest picture of the same identity shall be nearer than the nearest of another one, by a margin
-    (batch-hard, Hermans, Beyer and Leibe 2017, arXiv:1703.07737). Batches are drawn at random, not by identity, so
-    a picture that is alone in its batch teaches only what others are not; batches should be several times as large as
-    there are identities, or those be few.
+    (batch-hard, Hermans, Beyer and Leibe 2017, arXiv:1703.07737). A picture that is alone of its identity in the batch
+    teaches only what others are not.
     """
     import torch
     from torch.nn import functional

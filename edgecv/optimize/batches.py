@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecv.core.contract import InputContract
 from edgecv.core.protocols import Batches, MapTruth, PlacedTruth, PointTruth, Reader
@@ -46,7 +47,8 @@ class EpochBatches:
     truths: an int64 array `(N,)` where the truths are integers, an array `(N, H, W)` of maps over the network's
     input where they are a `MapTruth`, otherwise a list, in pixels of the network's input where they are a `PointTruth`
     or a `PlacedTruth` (boxes).
-    They change with their pictures where ``augment`` says so (`edgecv.optimize.augment`).
+    They change with their pictures where ``augment`` says so (`edgecv.optimize.augment`). ``classes``, one for each of
+    ``indices``, brings ``together`` samples of a class into each batch, so that pairs can be learned from.
     """
 
     reader: Reader
@@ -59,6 +61,8 @@ class EpochBatches:
     cache: _Cache = field(repr=False, compare=False)
     rank: int = 0
     world: int = 1
+    classes: tuple[int, ...] | None = None
+    together: int = 1
 
     def __len__(self) -> int:
         """Samples of one pass in this process."""
@@ -69,6 +73,10 @@ class EpochBatches:
         """Batches of one pass."""
         full, rest = divmod(len(self), self.batch_size)
         return full + (1 if rest and not self._drops(rest) else 0)
+
+    def by_class(self, classes: Sequence[int], together: int) -> EpochBatches:
+        """The same samples, whose ``classes`` these are, with so many of a class in a row where it has them."""
+        return replace(self, classes=tuple(int(item) for item in classes), together=together)
 
     def share(self, rank: int, world: int) -> EpochBatches:
         """The part of process ``rank`` of ``world``; all parts have the same length."""
@@ -106,9 +114,20 @@ class EpochBatches:
     def _order(self, epoch: int) -> list[int]:
         order = np.asarray(self.indices, dtype=np.int64)
         if self.shuffle_seed is not None:
-            order = np.random.default_rng((self.shuffle_seed, epoch)).permutation(order)
+            random = np.random.default_rng((self.shuffle_seed, epoch))
+            order = random.permutation(order) if self.classes is None else self._by_class(order, random)
         even = len(order) - len(order) % self.world
         return [int(index) for index in order[self.rank : even : self.world]]
+
+    def _by_class(self, order: npt.NDArray[np.int64], random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Every sample once, so many of a class in a row, in random order otherwise."""
+        classes = np.asarray(self.classes)
+        row = self.together * self.world
+        parts: list[npt.NDArray[np.int64]] = []
+        for name in np.unique(classes):
+            members = random.permutation(order[classes == name])
+            parts += [members[start : start + row] for start in range(0, len(members), row)]
+        return np.concatenate([parts[place] for place in random.permutation(len(parts))])
 
     def _sample(self, index: int, epoch: int) -> tuple[FloatArray, Any]:
         item = self._prepared(index)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +26,10 @@ from edgecv.optimize.objectives import class_score, family_objective, train_obje
 from edgecv.optimize.training import TrainPlan, fit
 
 __all__ = ["FinetuneResult", "TrainSet", "class_score", "family_objective", "finetune", "held_out"]
+
+
+OF_AN_IDENTITY = 4
+"""Pictures of an identity in a batch: Hermans, Beyer and Leibe 2017, arXiv:1703.07737, section 2."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,25 @@ def held_out(
 ) -> tuple[EpochBatches, EpochBatches]:
     """``(training, validation)`` batches of one training set, split by class with ``share`` held out.
 
+    Embeddings learn from pairs: their training batches hold `OF_AN_IDENTITY` pictures of each identity in them.
+
     The two never share a sample; the same ``seed`` gives the same split in every step of a recipe.
 
     Raises:
         DataError: fewer than two samples.
     """
-    rest, held = split_indices(truths_of(data.reader), share=share, seed=seed)
+    truths = truths_of(data.reader)
+    rest, held = split_indices(truths, share=share, seed=seed)
     train = make_batches(
-        data.reader, data.contract, batch_size=batch_size, shuffle_seed=seed, augment=augment, indices=rest
+        data.reader,
+        data.contract,
+        batch_size=batch_size,
+        shuffle_seed=seed,
+        augment=augment,
+        indices=rest,
     )
+    if data.family.kind == "embedding" and isinstance(truths[0], (int, np.integer)):
+        train = train.by_class([truths[index] for index in rest], OF_AN_IDENTITY)
     return train, make_batches(data.reader, data.contract, batch_size=batch_size, indices=held)
 
 

@@ -132,6 +132,27 @@ def test_processes_share_an_epoch_evenly() -> None:
     assert len(set(positions)) == len(positions)
 
 
+def test_batches_hold_several_samples_of_a_class() -> None:
+    count = 30
+    classes = [index % 3 if index < 27 else 3 for index in range(count)]
+    batches = make(count, batch_size=4, shuffle_seed=5).by_class(classes, 2)
+    seen = []
+    for epoch in (0, 1):
+        order = batches._order(epoch)
+        assert sorted(order) == list(range(count))
+        # Nine samples of three classes and three of the last: one of each is left over.
+        alone = sum(
+            classes[order[place]] not in (classes[order[place - 1]], classes[order[(place + 1) % count]])
+            for place in range(count)
+        )
+        assert alone <= 4
+        seen.append(order)
+    assert seen[0] != seen[1]
+    halves = [batches.share(rank, 2)._order(0) for rank in (0, 1)]
+    assert sorted(halves[0] + halves[1]) == list(range(count))
+    assert sum(classes[one] == classes[other] for one, other in zip(*halves, strict=True)) >= 11
+
+
 def test_fixed_repeats_one_epoch() -> None:
     start = make(10, shuffle_seed=1).fixed(2)
     assert np.array_equal(next(start())[0], next(start())[0])
