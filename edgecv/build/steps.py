@@ -83,7 +83,7 @@ def _load_onnx(context: Context, recipe: Recipe, folder: Path) -> Mapping[str, A
 
 def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.build.pruning import prune_step
-    from edgecv.models.two_stage_loss import takes_one_picture
+    from edgecv.models.two_stage_loss import is_two_stage
     from edgecv.optimize.finetune import TrainSet
     from edgecv.optimize.prune import taylor_batches
 
@@ -91,7 +91,7 @@ def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) ->
     batches = None
     if "train" in step.params:
         train = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
-        size = 1 if takes_one_picture(module) else 32
+        size = 1 if is_two_stage(module) else 32
         batches = taylor_batches(train, samples=step.params["step"]["samples"], seed=recipe.seed, batch_size=size)
     return prune_step(context, step.params, module=module, history=history, batches=batches, folder=folder)
 

@@ -161,7 +161,12 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
         augment=_ALL_CHANGES,
     ),
     "pose": FamilyFacts(
-        ("oks_ap", "oks_ap50", "pck", "nme_auc"), ("coco-keypoints", "scenes-keypoints"), labels=("person",), loss=True
+        ("oks_ap", "oks_ap50", "pck", "nme_auc"),
+        ("coco-keypoints", "scenes-keypoints"),
+        labels=("person",),
+        loss=True,
+        loss_heads=("heatmap", "simcc", "regression", "yolo-pose"),
+        part_heads=("rois",),
     ),
     "embedding": FamilyFacts(
         ("recall1", "recall5", "map"),
@@ -190,6 +195,7 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
         ("coco-masks", "scenes-instances"),
         loss=True,
         loss_heads=("prototypes",),
+        part_heads=("rois",),
         objects=True,
         augment=_ALL_CHANGES,
     ),

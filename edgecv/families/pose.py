@@ -121,7 +121,7 @@ def metric(spec: FamilySpec, name: str) -> KeypointMetric:
 
 
 def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float) -> Any:
-    """The loss of the heads heatmap, simcc and regression, a scalar tensor (`edgecv.families.pose_loss`).
+    """The loss of the heads heatmap, simcc, regression and yolo-pose, a scalar tensor (`edgecv.families.pose_loss`).
 
     ``outputs`` are torch tensors, batch first; ``truths`` one `PoseTruth` for each picture, in pixels of the network's
     input. ``label_smoothing`` does not matter: labels are smooth by the option ``sigma``.

@@ -189,7 +189,7 @@ def _yolo(outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputContra
     rows = rows[top_k(table[rows, 4], _CANDIDATES)]
     boxes, scores = to_corners(table[rows, :4]), table[rows, 4]
     kept = nms(boxes, scores, iou_threshold=spec.iou_threshold, max_detections=spec.max_detections)
-    points = table[rows[kept], 5:].reshape(len(kept), -1, 3).astype(np.float32)
+    points = table[rows[kept], 5:].reshape(len(kept), (table.shape[1] - 5) // 3, 3).astype(np.float32)
     return points, scores[kept], boxes[kept]
 
 

@@ -1,17 +1,25 @@
-"""What pose networks are trained towards: peaks on maps, distributions over bins, or coordinates."""
+"""What pose networks are trained towards: peaks on maps, distributions over bins, coordinates, or boxes with points."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.results import DetectionTruth
 from edgecv.errors import DataError, ModelError
+from edgecv.families.detection_loss import yolo_loss
+from edgecv.families.detection_rows import rows_of
+from edgecv.families.detection_targets import cross_entropy
 from edgecv.families.heads.common import setting
 from edgecv.families.pose_heads import HEATMAP_OPTIONS, REGRESSION_OPTIONS, SIMCC_OPTIONS
+from edgecv.families.pose_metric import sigmas_of
 from edgecv.families.pose_truth import PoseTruth
+
+_POINTS_WEIGHT = 8.0
 
 
 def trains(spec: FamilySpec) -> bool:
@@ -125,10 +133,46 @@ def _regression(outputs: Any, truths: Sequence[PoseTruth], spec: FamilySpec) -> 
     return ((shares - target).abs() * weight).sum() / (2 * weight.sum()).clamp(min=1.0)
 
 
+def _yolo(outputs: Any, truths: Sequence[PoseTruth], spec: FamilySpec) -> Any:
+    """The loss of head ``yolo`` on the persons' boxes, and of each cell's keypoints 1 - their similarity (OKS).
+
+    Maji et al., YOLO-Pose, arXiv:2204.06806, equations 2 and 3. ``outputs`` is `(N, 5 + 3K, M)` or turned. A
+    keypoint's score learns whether it is labelled.
+    """
+    output = _first(outputs)
+    width = min(output.shape[1:])
+    rows = rows_of(output, width, first=True)
+    boxes = [DetectionTruth(truth.boxes, _persons(truth), truth.crowd, truth.area, truth.size) for truth in truths]
+    plain = replace(spec, head="yolo", labels=("person",), options={})
+    lost, owned = yolo_loss([rows[..., :5].transpose(1, 2)], boxes, plain)
+    count = (width - 5) // 3
+    sigmas = _like(rows, sigmas_of(spec, count).astype(np.float32))
+    total, weights = rows.new_zeros(()), rows.new_zeros(())
+    for index, (truth, learned) in enumerate(zip(truths, owned, strict=True)):
+        _check(truth, count)
+        if not len(learned.cells):
+            continue
+        real = _like(rows, truth.keypoints[~truth.crowd])[learned.owners]
+        area = _like(rows, truth.area[~truth.crowd])[learned.owners].clamp_min(1.0)
+        found = rows[index, learned.cells, 5:].unflatten(1, (count, 3))
+        labelled = (real[..., 2] > 0).to(rows.dtype)
+        away = (found[..., :2] - real[..., :2]).square().sum(dim=-1) / (8 * sigmas.square() * area[:, None])
+        far = ((1 - (-away).exp()) * labelled).sum(dim=1) / labelled.sum(dim=1).clamp_min(1.0)
+        unsure = cross_entropy(found[..., 2], labelled).mean(dim=1)
+        total = total + ((_POINTS_WEIGHT * far + unsure) * learned.weights).sum()
+        weights = weights + learned.weights.sum()
+    return lost + total / weights.clamp_min(1.0)
+
+
+def _persons(truth: PoseTruth) -> Any:
+    return np.zeros(len(truth), dtype=np.int64)
+
+
 _LOSSES: dict[str, Callable[[Any, Sequence[PoseTruth], FamilySpec], Any]] = {
     "heatmap": _heatmap,
     "simcc": _simcc,
     "regression": _regression,
+    "yolo-pose": _yolo,
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["yolo_seg"]
+__all__ = ["cell_centres", "yolo_seg"]
 
 _STRIDE = 8
 
@@ -61,7 +61,7 @@ class _YoloSeg(nn.Module):
         fine = self.join_half(self.join_quarter(eighth, quarter), half)
         features = self.tower(eighth)
         sides = functional.relu(self.sides(features))
-        centres = _centres(sides)
+        centres = cell_centres(sides, _STRIDE)
         low, high = centres - sides[:, :2] * _STRIDE, centres + sides[:, 2:] * _STRIDE
         boxes = torch.cat([(low + high) / 2, high - low], dim=1)
         rows = torch.cat([boxes, self.classes(features).sigmoid(), self.coefficients(features)], dim=1)
@@ -82,14 +82,14 @@ class _Join(nn.Module):
         return self.mix(functional.relu(wide + self.beside(fine)))
 
 
-def _centres(features: torch.Tensor) -> torch.Tensor:
-    """The centre of each cell in pixels of the input, `(1, 2, h, w)`."""
+def cell_centres(features: torch.Tensor, stride: int) -> torch.Tensor:
+    """The centre of each cell of ``features`` `(N, C, h, w)` in pixels of the input, `(1, 2, h, w)`."""
     rows, columns = torch.meshgrid(
         torch.arange(features.shape[2], device=features.device),
         torch.arange(features.shape[3], device=features.device),
         indexing="ij",
     )
-    return ((torch.stack([columns, rows]).to(features.dtype) + 0.5) * _STRIDE).unsqueeze(0)
+    return ((torch.stack([columns, rows]).to(features.dtype) + 0.5) * stride).unsqueeze(0)
 
 
 def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, act: bool = True) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""A small network for keypoints, quick to train on a CPU and made of what all targets compute in int8."""
+"""Small networks for keypoints, quick to train on a CPU and made of what all targets compute in int8."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["HalvingBlock", "conv_norm", "simple_pose"]
+from edgecv.models.reference_instance import cell_centres
+
+__all__ = ["HalvingBlock", "conv_norm", "simple_pose", "yolo_pose"]
+
+_STRIDE = 8
 
 
 def simple_pose(
@@ -46,6 +50,53 @@ class _SimplePose(nn.Module):
             wide = functional.interpolate(merged, scale_factor=2.0, mode="nearest")
             merged = mix(functional.relu(wide + beside))
         return self.head(merged)
+
+
+def yolo_pose(
+    *, keypoints: int = 17, widths: tuple[int, ...] = (16, 32, 48, 64), neck: int = 48, channels: int = 3
+) -> nn.Module:
+    """Persons and their keypoints: `(N, channels, H, W)` float32 -> rows `(N, 5 + 3K, H / 8 * W / 8)`, head yolo-pose.
+
+    YOLO-Pose (Maji et al., arXiv:2204.06806) made small: an anchor-free detector with one map at an eighth of the
+    input's size, into which the coarsest one is added, and beside each box ``keypoints`` = K points. A row is the box's
+    centre and size in pixels of the input, its score 0..1, then x, y in pixels and the score of each keypoint. There
+    are four ``widths``, down to a sixteenth; H and W are multiples of 16. As it is by default, it has 169,000
+    parameters.
+    """
+    return _YoloPose(keypoints, tuple(widths), neck, channels)
+
+
+class _YoloPose(nn.Module):
+    def __init__(self, keypoints: int, widths: tuple[int, ...], neck: int, channels: int) -> None:
+        super().__init__()
+        self.stem = conv_norm(channels, widths[0], stride=2)
+        self.down = nn.ModuleList(HalvingBlock(one, two) for one, two in pairwise(widths))
+        self.fine = conv_norm(widths[-2], neck, kernel=1, act=False)
+        self.coarse = conv_norm(widths[-1], neck, kernel=1, act=False)
+        self.boxes = conv_norm(neck, neck)
+        self.points = conv_norm(neck, neck)
+        self.sides = nn.Conv2d(neck, 4, 1)
+        self.score = nn.Conv2d(neck, 1, 1)
+        self.across = nn.Conv2d(neck, keypoints, 1)
+        self.along = nn.Conv2d(neck, keypoints, 1)
+        self.seen = nn.Conv2d(neck, keypoints, 1)
+        nn.init.constant_(self.sides.get_parameter("bias"), 2.0)
+        nn.init.constant_(self.score.get_parameter("bias"), -4.0)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        features = self.stem(inputs)
+        for down in self.down[:-1]:
+            features = down(features)
+        wide = functional.interpolate(self.coarse(self.down[-1](features)), scale_factor=2.0, mode="nearest")
+        merged = functional.relu(wide + self.fine(features))
+        beside, pointed = self.boxes(merged), self.points(merged)
+        sides = functional.relu(self.sides(beside))
+        centres = cell_centres(sides, _STRIDE)
+        low, high = centres - sides[:, :2] * _STRIDE, centres + sides[:, 2:] * _STRIDE
+        x = self.across(pointed) * _STRIDE + centres[:, :1]
+        y = self.along(pointed) * _STRIDE + centres[:, 1:]
+        triples = torch.stack([x, y, self.seen(pointed).sigmoid()], dim=2).flatten(1, 2)
+        return torch.cat([(low + high) / 2, high - low, self.score(beside).sigmoid(), triples], dim=1).flatten(2)
 
 
 class HalvingBlock(nn.Module):

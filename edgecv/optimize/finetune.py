@@ -19,7 +19,7 @@ from edgecv.core.protocols import Reader
 from edgecv.core.recipe import FamilySpec, Finetune
 from edgecv.core.steps import Augment, AugmentName
 from edgecv.data.selection import truths_of
-from edgecv.models.two_stage_loss import learns_from_parts, two_stage_loss
+from edgecv.models.two_stage_loss import is_two_stage, two_stage_loss
 from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.objectives import class_score, family_objective, train_objective
@@ -112,7 +112,7 @@ def finetune(
         teacher=teacher,
         distill=step.distill,
         label_smoothing=step.label_smoothing,
-        own=two_stage_loss if learns_from_parts(module) else None,
+        own=two_stage_loss if is_two_stage(module) else None,
     )
     train, validation = held_out(
         data, share=step.validation, seed=seed, batch_size=step.batch_size, augment=step.augment

@@ -68,6 +68,11 @@ def test_yolo_pose_keeps_one_of_two_that_overlap(turned: bool) -> None:
     np.testing.assert_allclose(found.keypoints[1], [[41, 11, 0.5], [39, 9, 0.5]])
 
 
+def test_yolo_pose_of_nobody() -> None:
+    found = pose.decode([np.zeros((1, 11, 40), np.float32)], spec("yolo-pose"), CONTRACT)
+    assert found.keypoints.shape == (0, 2, 3)
+
+
 def test_letterboxed_points_come_back() -> None:
     contract = InputContract(size=(64, 64), resize="letterbox")
     output = np.array([[[[0.5, 0.5, 1.0]]]], np.float32)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -130,3 +134,89 @@ def test_heads_without_a_loss_learn_from_the_teacher_alone() -> None:
     assert not objective.labels
     with pytest.raises(ModelError, match="pose, head movenet, has no loss on labels"):
         train_objective(spec("movenet"), contract, ["truth"], teacher=None, distill=0.0)
+
+
+def persons() -> PoseTruth:
+    """Two persons and a crowd, one keypoint without a label."""
+    points = np.array([[[12, 14, 2], [20, 30, 1]], [[34, 40, 2], [40, 50, 0]], [[0, 0, 0], [0, 0, 0]]], np.float32)
+    boxes = np.array([[8, 8, 26, 36], [28, 30, 46, 60], [0, 48, 8, 64]], np.float32)
+    return PoseTruth(points, boxes, np.array([400, 420, 100], np.float32), np.array([False, False, True]), SIZE)
+
+
+def yolo_rows(points: np.ndarray) -> Any:
+    """Rows `(1, 11, 48)` of stride 8: each cell within a person's box tells that box and its ``points`` `(2, 2, 2)`."""
+    truth, y, x = persons(), *np.mgrid[0:8, 0:6] * 8 + 4
+    rows = np.zeros((11, 48), np.float32)
+    rows[:4] = np.array([4, 4, 2, 2], np.float32)[:, None]
+    for person in (0, 1):
+        x1, y1, x2, y2 = truth.boxes[person]
+        inside = ((x > x1) & (x < x2) & (y > y1) & (y < y2)).ravel()
+        rows[:5, inside] = np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 1.0], np.float32)[:, None]
+        seen = truth.labelled[person].astype(np.float32)
+        rows[5:, inside] = np.concatenate([points[person], seen[:, None]], axis=1).ravel()[:, None]
+    return torch.from_numpy(rows[None])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_yolo_pose_by_similarity(turned: bool) -> None:
+    truth, options = persons(), spec("yolo-pose", sigmas=[0.1, 0.05])
+
+    def lost(points: np.ndarray) -> float:
+        rows = yolo_rows(points)
+        return float(pose.loss((rows.transpose(1, 2) if turned else rows,), [truth], options, label_smoothing=0.0))
+
+    right = truth.keypoints[:2, :, :2]
+    best = lost(right)
+    unlabelled = right.copy()
+    unlabelled[1, 1] += 9
+    assert lost(unlabelled) == pytest.approx(best, abs=1e-6)
+    moved = right.copy()
+    moved[0, 0, 0] += 3
+    # One keypoint of two, of one person of two with about as many cells: similarity falls to exp(-d² / (8 s² sigma²)).
+    away = 1 - np.exp(-9 / (8 * 400 * 0.1**2))
+    assert lost(moved) - best == pytest.approx(8.0 * away / 4, rel=0.35)
+
+
+def test_yolo_pose_of_nobody_and_of_other_keypoints() -> None:
+    nobody = truth_of()
+    rows = yolo_rows(persons().keypoints[:2, :, :2])
+    assert torch.isfinite(pose.loss((rows,), [nobody], spec("yolo-pose", sigmas=[0.1, 0.1]), label_smoothing=0.0))
+    with pytest.raises(DataError, match="option sigmas has 0 numbers for 2 keypoints"):
+        pose.loss((rows,), [persons()], spec("yolo-pose"), label_smoothing=0.0)
+
+
+@pytest.mark.build
+def test_yolo_pose_learns_scenes_by_heart() -> None:
+    pytest.importorskip("faster_coco_eval")
+    from edgecv.core.recipe import DataSpec
+    from edgecv.data.readers import open_reader
+    from edgecv.models.reference_pose import yolo_pose
+    from edgecv.optimize.batches import make_batches
+
+    contract = InputContract(size=(128, 160), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    reader = open_reader(DataSpec("scenes-keypoints", split="train", limit=8), base=Path(), labels=("person",))
+    inputs, truths = next(make_batches(reader, contract, batch_size=8)(0))
+    pictures, options = torch.from_numpy(inputs), replace(spec("yolo-pose"), score_threshold=0.05)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = yolo_pose().train()
+
+    def judged() -> float:
+        metric = families.pose.metric(options, "oks_ap")
+        for picture, truth in zip(pictures, truths, strict=True):
+            with torch.no_grad():
+                outputs = [network.eval()(picture[None]).numpy()]
+            metric.update(families.pose.decode(outputs, options, contract), truth)
+        return metric.compute().value
+
+    before, steps = judged(), 150
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        loss = pose.loss((network.train()(pictures),), truths, options, label_smoothing=0.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    assert before < 0.05
+    assert judged() > 0.7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,16 @@ import torch
 from edgecv import families
 from edgecv.core.contract import InputContract
 from edgecv.core.protocols import Sample
-from edgecv.core.recipe import FamilySpec, Finetune
+from edgecv.core.recipe import DataSpec, FamilySpec, Finetune
 from edgecv.core.results import DetectionTruth
+from edgecv.data.readers import open_reader
 from edgecv.errors import DataError
 from edgecv.models.outputs import TensorOutputs
 from edgecv.models.reference_two_stage import small_rcnn, small_two_stage
 from edgecv.models.two_stage import FixedShapes, TwoStage
-from edgecv.models.two_stage_loss import learns_from_parts, takes_one_picture, two_stage_loss
+from edgecv.models.two_stage_loss import is_two_stage, two_stage_loss
 from edgecv.optimize.finetune import TrainSet, finetune
+from edgecv.vision.scenes import LABELS as SCENE_LABELS
 
 SIZE = (64, 96)
 LABELS = ("warm", "cold", "green")
@@ -94,20 +98,65 @@ def test_pictures_without_objects_crowds_and_what_does_not_fit() -> None:
     none = DetectionTruth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), size=SIZE)
     crowd = DetectionTruth(truths[0].boxes, truths[0].class_ids, np.ones(2, bool), size=SIZE)
     assert two_stage_loss(module, inputs, [none, crowd, *truths[2:]]).isfinite()
-    with pytest.raises(DataError, match="is int; detection learns from boxes"):
+    with pytest.raises(DataError, match="is int; this network learns from boxes"):
         two_stage_loss(module, inputs[:1], [3])  # type: ignore[list-item]
     with pytest.raises(DataError, match=r"classes \[7\]; the network knows 3"):
         two_stage_loss(module, inputs[:1], [DetectionTruth(truths[0].boxes[:1], np.array([7]), size=SIZE)])
 
 
+def drawn(kind: Any) -> tuple[Any, Any, list[Any]]:
+    """A small Mask or Keypoint R-CNN, and a batch of scenes as it learns from them."""
+    from edgecv.optimize.batches import make_batches
+
+    data = {"mask": "scenes-instances", "keypoint": "scenes-keypoints"}[kind]
+    contract = InputContract(size=(96, 128))
+    labels = ("person",) if kind == "keypoint" else tuple(SCENE_LABELS)
+    reader = open_reader(DataSpec(data, split="train", limit=4), base=Path(), labels=labels)  # type: ignore[arg-type]
+    inputs, truths = next(make_batches(reader, contract, batch_size=4)(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        few = {"rpn_pre_nms_top_n_train": 100, "rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 32}
+        count = 2 if kind == "keypoint" else len(SCENE_LABELS) + 1
+        made = small_rcnn(kind, num_classes=count, **few)
+        network = TwoStage(made, size=contract.size, shapes=FixedShapes(64, 32, 8, 4))
+    return network, torch.from_numpy(inputs), truths
+
+
+@pytest.mark.parametrize("kind", ["mask", "keypoint"])
+def test_masks_and_keypoints_are_learned_too(kind: str) -> None:
+    module, inputs, truths = drawn(kind)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        two_stage_loss(TensorOutputs(module.train()), inputs, truths).backward()
+        assert {name for name, value in module.named_parameters() if value.grad is None} == set()
+        optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
+        losses = []
+        for _ in range(15):
+            loss = two_stage_loss(module, inputs, truths)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert np.mean(losses[-3:]) < 0.75 * losses[0]
+    part = {"mask": "boxes with masks", "keypoint": "persons with keypoints"}[kind]
+    boxes = DetectionTruth(np.zeros((1, 4), np.float32), np.zeros(1, np.int64), size=(96, 128))
+    with pytest.raises(DataError, match=f"is DetectionTruth; this network learns from {part}"):
+        two_stage_loss(module, inputs[:1], [boxes])
+
+
+def test_nobody_flat_boxes_and_other_keypoints() -> None:
+    module, inputs, truths = drawn("keypoint")
+    flat = dataclasses.replace(truths[0], boxes=truths[0].boxes * np.array([1, 1, 0, 1], np.float32))
+    assert two_stage_loss(module.train(), inputs[:1], [flat]).isfinite()
+    fewer = dataclasses.replace(truths[0], keypoints=truths[0].keypoints[:, :5], mirror=())
+    with pytest.raises(DataError, match="a truth has 5 keypoints; the network knows 17"):
+        two_stage_loss(module, inputs[:1], [fewer])
+
+
 def test_which_networks_have_such_losses() -> None:
-    assert learns_from_parts(network())
-    assert learns_from_parts(TensorOutputs(network()))
-    masks = small_two_stage(num_classes=4, kind="mask")
-    assert not learns_from_parts(masks)
-    assert takes_one_picture(TensorOutputs(masks))
-    assert not takes_one_picture(torch.nn.Conv2d(3, 3, 1))
-    assert not learns_from_parts(torch.nn.Conv2d(3, 3, 1))
+    assert is_two_stage(network())
+    assert is_two_stage(TensorOutputs(small_two_stage(num_classes=4, kind="mask")))
+    assert not is_two_stage(torch.nn.Conv2d(3, 3, 1))
     assert not families.trains(SPEC), "nothing can be learned from the outputs of its graph"
 
 
