@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,13 @@ def test_without_labels_the_float_network_is_the_measure() -> None:
     assert otherwise.drop.max_drop == pytest.approx(UNLIKE_PER_LOST * 0.01)
     assert not acceptable(judge(Threshold(180)))
     assert "likeness to the float network" in measure_words(CLASSES, held)
+
+
+def test_of_whole_strings_less_may_change() -> None:
+    words = recipe(FamilySpec("text", ("a", "b", "_")))
+    words = replace(words, budgets=Budgets(accuracy=AccuracyBudget("exact", 0.01)))
+    assert "of which 2 times budgets" in measure_words(words, pictures(labelled=False))
+    assert "of which 5 times budgets" in measure_words(CLASSES, pictures(labelled=False))
 
 
 def test_without_a_limit_everything_is_acceptable() -> None:
