@@ -239,6 +239,13 @@ class Quantize:
             "description": "ptq: how far channels that layers mix are brought to one size first; 1 is all the way",
         },
     )
+    sums: Literal["shared", "own"] = field(
+        default="shared",
+        metadata={
+            "description": "shared: what is added has the scale of the sum, so that all engines round alike; "
+            "own: each has its own, more exact where a small tensor is added to a large one"
+        },
+    )
     adaround: tuple[str, ...] = field(
         default=(), metadata={"description": "ptq: layer name globs whose weights learn which way to round"}
     )

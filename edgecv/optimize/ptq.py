@@ -133,7 +133,7 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
         equalize(graph)
     levelled = level_channels(graph, source, strength=step.level)
     guard_flat_ranges(graph)
-    quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float)
+    quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums)
     count = sum(1 for _ in source)
     report.line(f"quantize: post-training, {step.scheme}, {count} calibration pictures")
     with quiet(log), torch.random.fork_rng(devices=[]):

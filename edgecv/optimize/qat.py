@@ -73,7 +73,7 @@ def quantize_qat(
         ToolchainError: torchao refuses the graph.
     """
     report = progress or SilentProgress()
-    quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, training=True)
+    quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums, training=True)
     graph = capture(module, torch.cat([example, example]), dynamic_batch=True)
     folded = graph.meta.pop(FOLDED, {})
     spell_batch_norms(graph)

@@ -39,20 +39,27 @@ RANGE_AVERAGING = 0.1
 class EdgeQuantizer(Quantizer):
     """Annotates a captured graph for ``prepare_pt2e``, ``prepare_qat_pt2e`` or NNCF's ``quantize_pt2e``.
 
-    ``training`` asks for fake quantisers instead of observers. After `annotate`, ``plan`` tells what was
-    decided and why. (Derives from torchao's ``Quantizer`` because both tools ask for its subclasses.)
+    ``training`` asks for fake quantisers instead of observers; ``sums`` is a step's. After `annotate`, ``plan`` tells
+    what was decided and why. (Derives from torchao's ``Quantizer`` because both tools ask for its subclasses.)
     """
 
-    def __init__(self, *, scheme: Scheme, keep_float: Iterable[str] = (), training: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        scheme: Scheme,
+        keep_float: Iterable[str] = (),
+        sums: Literal["shared", "own"] = "shared",
+        training: bool = False,
+    ) -> None:
         super().__init__()
         self.plan = Plan()
         self._keep_float = tuple(keep_float)
         self._activation = _activation_spec(scheme, training=training)
-        self._training = training
+        self._training, self._own_sums = training, sums == "own"
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Write the annotations of the plan into the nodes' metadata; returns ``model``."""
-        self.plan = plan_graph(model, keep_float=self._keep_float)
+        self.plan = plan_graph(model, keep_float=self._keep_float, own_sums=self._own_sums)
         inputs: dict[Node, dict[Node, Any]] = {}
         for source, layer in self.plan.edges:
             inputs.setdefault(layer, {})[source] = self._activation

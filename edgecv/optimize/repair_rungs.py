@@ -14,6 +14,7 @@ from edgecv.core.recipe import Quantize
 from edgecv.optimize.examples import Example
 from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, get_constant, shape_of
 from edgecv.optimize.ptq import Prepared
+from edgecv.optimize.rules import SUMS
 from edgecv.optimize.sensitivity import Sensitivity, sensitivity
 
 Ranges = Literal["mean-minmax", "minmax", "percentile", "mse", "entropy"]
@@ -88,6 +89,13 @@ def equalisation(scene: Scene, step: Quantize) -> Proposals:
         best = max(found, key=lambda level: found[level])
         if found[best] > scene.sqnr_db + BETTER_DB:
             yield Proposal(f"channels brought to one size by {best}", {"level": best})
+
+
+def sum_scales(scene: Scene, step: Quantize) -> Proposals:
+    """Scales of their own for what is added, where that is better than the sum's scale for all."""
+    adds = any(node.target in SUMS for node in scene.prepared.graph.graph.nodes)
+    if step.sums == "shared" and adds and scene.trial_sqnr_db(replace(step, sums="own")) > scene.sqnr_db + BETTER_DB:
+        yield Proposal("what is added keeps its own scale", {"sums": "own"})
 
 
 def smooth_quant(scene: Scene, step: Quantize) -> Proposals:
@@ -172,6 +180,7 @@ RUNGS: tuple[tuple[str, Callable[[Scene, Quantize], Proposals]], ...] = (
     ("observer", observers),
     ("bias correction", bias_correction),
     ("equalisation", equalisation),
+    ("sum scales", sum_scales),
     ("smooth quant", smooth_quant),
     ("learned rounding", learned_rounding),
     ("float layers", keep_float),

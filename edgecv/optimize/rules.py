@@ -7,7 +7,8 @@ A tensor is quantised where it is made, so that all who read it read the same in
   taken behind a ReLU, ReLU6 or clamp, because all engines fuse those into the layer.
 - Sums of two int8 tensors have one scale for both inputs and the result. Rounding then commutes with the
   sum, so an engine that rounds the convolution before the addition and one that fuses both (OpenVINO,
-  TensorRT) give the same numbers, and integer engines add without rounding at all.
+  TensorRT) give the same numbers, and integer engines add without rounding at all. With ``own_sums`` each of the
+  three has its own scale: a small tensor that others read too does not get the large scale of a sum.
 - Products of two int8 tensors, pooling, resizing and pointwise activations stay int8. The square of a tensor
   (``x * x``, of a norm) does not: squares have twice the bits, and their mean needs them.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
@@ -109,14 +110,15 @@ class Plan:
     floats: dict[str, str] = field(default_factory=dict)
 
 
-def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
+def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = (), own_sums: bool = False) -> Plan:
     """Apply the rules to a graph of `edgecv.optimize.capture.capture`.
 
     ``keep_float`` holds globs over module names as ``named_modules`` gives them (``layer4.*``,
     ``classifier``), over operators (``op:add``, ``op:conv*``) or over nodes (``node:conv2d_3``); what such
-    a module, operator or node computes stays float.
+    a module, operator or node computes stays float. ``own_sums`` gives the inputs of a sum scales of their own.
     """
     patterns = tuple(keep_float)
+    joined = set() if own_sums else SUMS
     plan = Plan()
     groups: dict[Node, Node] = {}
     for node in graph.graph.nodes:
@@ -126,7 +128,7 @@ def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
         elif node.op == "call_function":
             pattern = _kept(node, patterns)
             if pattern is None:
-                _visit(plan, groups, node, patterns)
+                _visit(plan, groups, node, patterns, joined)
             elif node.target in LAYERS:
                 plan.floats[node.name] = f"kept float by {pattern!r}"
     _drop_unread(plan, groups, graph)
@@ -136,7 +138,7 @@ def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = ()) -> Plan:
     return plan
 
 
-def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str, ...]) -> None:
+def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str, ...], joined: set[Any]) -> None:
     name = _name(node)
     sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
     if node.target in LAYERS:
@@ -147,7 +149,7 @@ def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str
         plan.why[node.name] = "float, as squares need more bits"
     elif node.target in PAIRS and all(isinstance(item, Node) for item in node.args[:2]):
         tail = _mark_tail(plan, groups, node, name, patterns)
-        for source in sources if node.target in SUMS else ():
+        for source in sources if node.target in joined else ():
             _join(groups, source, tail)
     elif node.target in POINTWISE:
         _mark(plan, groups, node, f"output of {name}")

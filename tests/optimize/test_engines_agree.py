@@ -71,9 +71,13 @@ def run_module(module: nn.Module, arrays: np.ndarray) -> np.ndarray:
         return np.concatenate([module(torch.from_numpy(array[None])).numpy() for array in arrays])
 
 
-def export(module: nn.Module, calibration: np.ndarray, folder: Path, *, scheme: Any = "portable") -> Exported:
+def export(
+    module: nn.Module, calibration: np.ndarray, folder: Path, *, scheme: Any = "portable", sums: Any = "shared"
+) -> Exported:
     sample = torch.from_numpy(calibration[:1])
-    made = quantize_ptq(module, sample, step=Quantize("ptq", scheme=scheme), calibration=batches(calibration))
+    made = quantize_ptq(
+        module, sample, step=Quantize("ptq", scheme=scheme, sums=sums), calibration=batches(calibration)
+    )
     save_program(made.program, folder / "model.pt2")
     write_onnx(made.program, folder / "model.onnx")
     return Exported(made, CompileSource("int8", folder / "model.onnx", folder / "model.pt2"))

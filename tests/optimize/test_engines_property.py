@@ -107,3 +107,17 @@ def test_engines_give_the_numbers_of_torch_within_one_step(operators: tuple[str,
             steps = np.abs(found - wanted) / step
             print(f"{'-'.join(operators)} {seed} {engine}: {steps.max():.2f} steps")
             assert steps.max() < 1.01, f"{engine} is {steps.max():.1f} steps off on {operators}, seed {seed}"
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("scheme", ["portable", "affine"])
+def test_sums_with_their_own_scales_give_the_same_numbers(scheme: str, tmp_path: Path) -> None:
+    operators = ("residual", "conv", "residual", "residual")
+    arrays = images(16)
+    exported = export(Random(operators, 5).eval(), arrays, tmp_path, scheme=scheme, sums="own")
+    step, wanted = output_step(exported), exported.run_torch(arrays[:8])
+    for engine in ENGINES:
+        found = exported.run(engine, arrays[:8], tmp_path)
+        steps = np.abs(found - wanted) / step
+        print(f"{engine}: {steps.max():.2f} steps")
+        assert steps.max() < 1.01, engine

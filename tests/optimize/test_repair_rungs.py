@@ -1,4 +1,4 @@
-"""Networks that need one rung of the ladder: learned rounding, SmoothQuant, and a detector's head left float."""
+"""Networks that need one rung of the ladder: scales of sums, learned rounding, SmoothQuant, a head left float."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ class Halves(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.last(torch.relu(self.sums(torch.relu(self.mix(image)))))
+
+
+class SmallBesideLarge(nn.Module):
+    """What one layer reads is also added to a tensor that is some hundred times as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.small, self.large = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 16, 3)
+        self.read, self.whole = nn.Conv2d(16, 6, 3, stride=2), nn.Conv2d(16, 6, 3, stride=2)
+        with torch.no_grad():
+            self.large.weight *= 200
+            self.read.weight *= 200
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        small = torch.relu(self.small(image))
+        return torch.cat([self.read(small), self.whole(torch.relu(self.large(image)) + small)], dim=1)
 
 
 class Tokens(nn.Module):
@@ -96,6 +113,12 @@ def test_rounding_errors_that_add_up_need_learned_rounding() -> None:
     assert (found.outcome, found.mended_by) == ("mended", "learned rounding")
     assert found.settings["adaround"] == ("sums",)
     assert kept(found) == ["learned rounding"]
+
+
+def test_a_small_tensor_added_to_a_large_one_needs_its_own_scale() -> None:
+    found = climb(SmallBesideLarge(), STEP, wanted_db=22)
+    assert (found.outcome, found.mended_by) == ("mended", "sum scales")
+    assert found.settings == {"sums": "own"}
 
 
 def test_channels_that_a_norm_spreads_need_smooth_quant() -> None:

@@ -67,6 +67,14 @@ def test_a_sum_and_its_inputs_share_one_scale() -> None:
     assert found["image"] == "image"
 
 
+def test_with_own_sums_each_has_its_own_scale() -> None:
+    plan = plan_graph(capture(residual().eval(), example()), own_sums=True)
+    found = owners(plan)
+    assert all(found[name] == name for name in ("relu", "conv2d_1", "relu_1"))
+    moved = plan_graph(capture(Net(lambda value: value.transpose(2, 3)).eval(), example()), own_sums=True)
+    assert owners(moved)["transpose"] != "transpose", "what only moves values keeps its scale"
+
+
 def test_a_product_has_a_scale_of_its_own() -> None:
     found = owners(plan_of(residual()))
     assert found["mul"] == "mul"
