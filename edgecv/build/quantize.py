@@ -98,6 +98,24 @@ def quantize(
     found = [*findings, *([saturation] if saturation is not None else [])]
     refuse(found)
     save_program(made.program, folder / "program.pt2")
+    _write_record(folder, recipe, step, made, climbed, pictures)
+    warnings = [f"{finding.code}: {finding.message}" for finding in found]
+    counts = _counts(made, result)
+    if climbed is not None and pictures is not None:
+        warnings += repair_lines(climbed, f"judged on {pictures.words}, {measure_words(recipe, pictures)}")
+        counts |= _repair_effect(climbed) | {"judged_on": len(pictures.reader)}
+    return {**counts, "calibration": reader.fingerprint(), "pictures": count, "warnings": warnings}
+
+
+def _write_record(
+    folder: Path,
+    recipe: Recipe,
+    step: Quantize,
+    made: QuantizedGraph,
+    climbed: Repair | None,
+    pictures: JudgePictures | None,
+) -> None:
+    """What became int8 and why, and how the ladder was climbed, as ``quantization.json``."""
     plain = {
         "scheme": step.scheme,
         "ranges": made.ranges or step.ranges,
@@ -107,12 +125,6 @@ def quantize(
         "judge": None if pictures is None else judge_record(recipe, pictures),
     }
     (folder / QUANTIZATION).write_text(json.dumps(plain, indent=1), encoding="utf-8")
-    warnings = [f"{finding.code}: {finding.message}" for finding in found]
-    counts = _counts(made, result)
-    if climbed is not None and pictures is not None:
-        warnings += repair_lines(climbed, f"judged on {pictures.words}, {measure_words(recipe, pictures)}")
-        counts |= _repair_effect(climbed) | {"judged_on": len(pictures.reader)}
-    return {**counts, "calibration": reader.fingerprint(), "pictures": count, "warnings": warnings}
 
 
 def _post_training(

@@ -117,18 +117,6 @@ def finetune(
     train, validation = held_out(
         data, share=step.validation, seed=seed, batch_size=step.batch_size, augment=step.augment
     )
-    plan = TrainPlan(
-        epochs=step.epochs,
-        lr=step.lr,
-        optimizer=step.optimizer,
-        weight_decay=step.weight_decay,
-        warmup=step.warmup,
-        patience=step.patience,
-        precision=step.precision,
-        seed=seed,
-        devices=devices or Devices(),
-        ema=step.ema,
-    )
     # Convolutions are about twice as fast on a CPU, and with half precision on a GPU, with the channels last.
     for network in (module, teacher):
         if network is not None:
@@ -138,7 +126,7 @@ def finetune(
         train=train,
         validation=validation.fixed(),
         objective=objective,
-        plan=plan,
+        plan=_plan(step, seed=seed, devices=devices or Devices()),
         progress=progress,
         checkpoint=checkpoint,
     )
@@ -151,4 +139,19 @@ def finetune(
         result.losses,
         len(validation),
         result.score_name,
+    )
+
+
+def _plan(step: Finetune, *, seed: int, devices: Devices) -> TrainPlan:
+    return TrainPlan(
+        epochs=step.epochs,
+        lr=step.lr,
+        optimizer=step.optimizer,
+        weight_decay=step.weight_decay,
+        warmup=step.warmup,
+        patience=step.patience,
+        precision=step.precision,
+        seed=seed,
+        devices=devices,
+        ema=step.ema,
     )

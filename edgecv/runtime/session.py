@@ -16,7 +16,7 @@ import edgecv
 from edgecv import backends, track
 from edgecv.core.figures import LoopFigures
 from edgecv.core.kinds import FAMILY_KINDS
-from edgecv.core.stream import FrameResult, LoopStatus, Sink, Source, StreamFacts
+from edgecv.core.stream import FrameResult, LoopStatus, Sink, Source, StreamFacts, Tracker
 from edgecv.core.target import ThermalZone
 from edgecv.errors import EdgecvError, UsageError
 from edgecv.measure.host import machine_facts, peak_rss_mb
@@ -293,12 +293,7 @@ def open_session(
     levels = load_levels(spec.detect or spec.model, threads=spec.threads, score=spec.score)
     opened: list[Callable[[], None]] = [level.model.close for level in levels]
     try:
-        finders = [kind for kind, facts in FAMILY_KINDS.items() if facts.objects or facts.pieces]
-        if spec.detect and levels[0].kind not in finders:
-            allowed = " or ".join(finders)
-            raise UsageError(f"{spec.detect[0]} is a model for {levels[0].kind}; detect needs one for {allowed}")
-        if (spec.track or spec.reid) and FAMILY_KINDS[levels[0].model.manifest.family.kind].pieces:
-            raise UsageError(f"{levels[0].kind} gives no objects that can be followed; leave track and reid out")
+        _check_first(spec, levels[0])
         labels = levels[0].model.manifest.family.labels
         second = open_second(spec.second, labels, threads=spec.threads) if spec.second is not None else None
         if second is not None:
@@ -311,15 +306,13 @@ def open_session(
         facts = camera.open()
         opened.append(camera.close)
         policy = spec.policy_for(live=facts.live)
-        looked = {"appearance": True} if spec.reid else {}
-        tracker = track.make(spec.track, looked | spec.track_options, fps=facts.fps) if spec.track else None
         zones = tuple(ThermalZone(**zone) for zone in levels[0].model.manifest.thermal)
         finished: list[Callable[[FrameResult], None]] = []
         parts = Parts(
             feed=CameraFeed(camera, policy),
             levels=levels,
             finished=finished,
-            tracker=tracker,
+            tracker=_tracker(spec, facts.fps),
             looks=looks,
             second=second,
             policy=policy,
@@ -349,6 +342,21 @@ def open_session(
             close()
         raise
     return session
+
+
+def _check_first(spec: PipelineSpec, first: Level) -> None:
+    """Whether what comes behind the first network can work with what it gives."""
+    finders = [kind for kind, facts in FAMILY_KINDS.items() if facts.objects or facts.pieces]
+    if spec.detect and first.kind not in finders:
+        allowed = " or ".join(finders)
+        raise UsageError(f"{spec.detect[0]} is a model for {first.kind}; detect needs one for {allowed}")
+    if (spec.track or spec.reid) and FAMILY_KINDS[first.model.manifest.family.kind].pieces:
+        raise UsageError(f"{first.kind} gives no objects that can be followed; leave track and reid out")
+
+
+def _tracker(spec: PipelineSpec, fps: float | None) -> Tracker | None:
+    looked = {"appearance": True} if spec.reid else {}
+    return track.make(spec.track, looked | spec.track_options, fps=fps) if spec.track else None
 
 
 def _governor(spec: PipelineSpec, levels: tuple[Level, ...], zones: Sequence[ThermalZone]) -> Governor | None:
