@@ -43,6 +43,7 @@ COCO_SKELETON = (
 )  # fmt: skip
 _NEAR_SHARE = 0.1
 _SURE_SCORE = 0.3
+_NEARLY_ALL = 0.9
 
 
 def problems(spec: FamilySpec, outputs: Sequence[TensorSpec]) -> list[str]:
@@ -96,16 +97,25 @@ def decode(
 
 
 def agree(one: Poses, other: Poses) -> bool:
-    """Whether both see as many poses, with nearly all sure keypoints within a tenth of the pose's size."""
-    if len(one) != len(other):
-        return False
-    if not len(one):
+    """Whether at least 90 % of the poses of both have a partner, in whatever order they stand.
+
+    Partners have nearly all keypoints that both are sure of within a tenth of the pose's size. With fewer than ten
+    poses in each, all need one.
+    """
+    total = len(one) + len(other)
+    if total == 0:
         return True
-    sure = (one.keypoints[..., 2] > _SURE_SCORE) & (other.keypoints[..., 2] > _SURE_SCORE)
-    if not sure.any():
-        return True
-    distance = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)
-    return bool((distance <= _NEAR_SHARE * extents(one.keypoints)[:, np.newaxis])[sure].mean() >= 0.9)
+    away = np.linalg.norm(one.keypoints[:, None, :, :2] - other.keypoints[None, :, :, :2], axis=-1)
+    sure = (one.keypoints[:, None, :, 2] > _SURE_SCORE) & (other.keypoints[None, :, :, 2] > _SURE_SCORE)
+    near = (away <= _NEAR_SHARE * extents(one.keypoints)[:, None, None]) & sure
+    count = sure.sum(axis=-1)
+    cost = np.where(near.sum(axis=-1) >= _NEARLY_ALL * count, (away * sure).sum(axis=-1) / np.maximum(count, 1), np.inf)
+    partners = 0
+    while cost.size and np.isfinite(cost).any():
+        row, column = np.unravel_index(int(cost.argmin()), cost.shape)
+        cost[row], cost[:, column] = np.inf, np.inf
+        partners += 1
+    return 2 * partners >= _NEARLY_ALL * total
 
 
 def metric(spec: FamilySpec, name: str) -> KeypointMetric:

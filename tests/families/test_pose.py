@@ -127,6 +127,8 @@ def test_agreement() -> None:
     assert pose.agree(poses(truth), poses(near))
     assert not pose.agree(poses(truth), poses(far))
     assert not pose.agree(poses(truth), poses(near[:1]))
+    assert pose.agree(poses(truth), poses(near[::-1])), "the order says nothing: scores may be nearly alike"
+    assert not pose.agree(poses(truth), poses(np.stack([near[0], near[0]]))), "one partner for each"
 
 
 def peak(at: tuple[float, float], size: tuple[int, int] = (32, 24), sigma: float = 1.5) -> np.ndarray:

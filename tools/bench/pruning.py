@@ -42,8 +42,6 @@ from edgecv.recipe.load import load_recipe
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPE = ROOT / "recipes" / "classification" / "cifar10-resnet20.yaml"
 MAX_LAYER_RATIO = 0.9
-AVERAGED = 0.99
-"""Decay of the average of the weights."""
 FINE_ROUND_TO = 4
 LESSON = Distill(weight=0.9, temperature=4.0, features=("layer?.?",), feature_weight=2.0)
 """The blocks' results, whose width no cut changes, are compared with the teacher's too."""
@@ -115,7 +113,6 @@ class Bench:
             optimizer="sgd",
             augment="crop-flip",
             precision="bf16-mixed",
-            ema=AVERAGED,
             distill=0.0 if teacher is None else LESSON,
         )
         tuned = finetune(
@@ -146,7 +143,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=32, help="fine-tuning budget of every network")
     parser.add_argument("--lr", type=float, default=0.01, help="peak learning rate of the dense network")
-    parser.add_argument("--pruned-lr", type=float, default=0.01, help="peak learning rate after the cut")
+    parser.add_argument("--pruned-lr", type=float, default=0.02, help="peak learning rate after the cut")
     parser.add_argument("--macs", type=float, default=2.1, help="how many times fewer MACs")
     parser.add_argument("--faster", type=float, default=1.4, help="how many times faster")
     parser.add_argument("--target", default="host-onnxruntime", help="engine of this machine")
