@@ -81,7 +81,7 @@ def test_boxes_and_keypoints_survive_int8_on_every_engine(people: tuple[Path, Re
 def test_the_camera_loop_shows_its_people(people: tuple[Path, Report]) -> None:
     folder, _ = people
     seen: list[FrameResult] = []
-    spec = PipelineSpec(model=(str(folder / "out/host-litert"),), camera="synthetic", policy="every", frames=6)
+    spec = PipelineSpec(model=(str(folder / "out/host-litert"),), camera="synthetic:", policy="every", frames=6)
     with open_session(spec, on_result=seen.append) as session:
         session.start()
         assert session.wait(120)
