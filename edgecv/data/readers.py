@@ -307,6 +307,8 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
             _add_file(digest, os.path.join(root, file), start=len(str(root)))
     else:
         listing = list_files(spec, base=base, labels=labels)
+        if spec.kind == "defects":
+            digest.update(f"edgecv {edgecv.__version__}".encode())  # which paints on the pictures
         for entry in listing.entries:
             if isinstance(entry.truth, TruthFile):
                 _add_file(digest, str(entry.truth.path), start=len(str(entry.truth.path.parent)))

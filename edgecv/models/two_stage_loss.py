@@ -47,7 +47,7 @@ def two_stage_loss(module: nn.Module, inputs: Tensor, truths: Sequence[Any]) -> 
 
     sizes = [network.size] * len(inputs)
     pyramid = network.backbone(inputs)
-    with _asked_for_losses(network.rpn, network.roi_heads):
+    with _asked_for_losses(network.rpn, network.roi_heads), _plain_heatmaps(network.roi_heads):
         proposals, first = network.rpn(ImageList(inputs, sizes), pyramid, targets)
         _, second = network.roi_heads(pyramid, proposals, sizes, targets)
     total: Tensor = sum([*first.values(), *second.values()], inputs.new_zeros(()))
@@ -98,3 +98,16 @@ def _asked_for_losses(*parts: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+@contextmanager
+def _plain_heatmaps(heads: Any) -> Iterator[None]:
+    """torchvision's keypoint loss takes a view of the heatmaps, which networks with the channels last do not allow."""
+    if not heads.has_keypoint():
+        yield
+        return
+    hook = heads.keypoint_predictor.register_forward_hook(lambda _module, _inputs, maps: maps.contiguous())
+    try:
+        yield
+    finally:
+        hook.remove()

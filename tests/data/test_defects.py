@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgecv.core.recipe import DataSpec
-from edgecv.data.readers import open_reader, open_subset
+from edgecv.data.readers import open_reader, open_subset, spec_fingerprint
 from edgecv.errors import DataError, RecipeError
 from edgecv.recipe.load import load_recipe
 from edgecv.vision.textures import draw_texture
@@ -69,6 +69,12 @@ def test_a_part_is_spoiled_as_the_whole_is(folder: Path) -> None:
     for other in (part, some):
         for index, name in enumerate(other.ids):
             assert np.array_equal(other[index].image, whole[list(whole.ids).index(name)].image)
+
+
+def test_the_quick_hash_follows_the_split_and_who_paints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {spec_fingerprint(spec(folder, split), base=folder) for split in ("all", "train")}
+    monkeypatch.setattr("edgecv.__version__", "0.0.0")
+    assert len({*found, spec_fingerprint(spec(folder), base=folder)}) == 3
 
 
 def test_defects_grow_with_the_picture(tmp_path: Path) -> None:

@@ -173,6 +173,22 @@ def test_finetune_asks_the_parts() -> None:
 
 
 @pytest.mark.build
+@pytest.mark.parametrize("kind", ["mask", "keypoint"])
+def test_finetune_asks_the_parts_of_masks_and_keypoints(kind: Any) -> None:
+    """As above, with scenes as they are read, flipped and moved."""
+    module, _, _ = drawn(kind)
+    family = "instance" if kind == "mask" else "pose"
+    labels = tuple(SCENE_LABELS) if kind == "mask" else ("person",)
+    data = DataSpec("scenes-instances" if kind == "mask" else "scenes-keypoints", split="train", limit=8)
+    reader = open_reader(data, base=Path(), labels=labels)
+    step = Finetune(epochs=2, lr=1e-3, batch_size=3, augment="crop-flip", validation=0.25)
+    found = TrainSet(reader, InputContract(size=(96, 128)), FamilySpec(family, labels, head="rois"))
+    result = finetune(module, step=step, data=found)
+    assert result.losses[1] < result.losses[0]
+    assert result.score_name == "minus_loss"
+
+
+@pytest.mark.build
 def test_it_learns_a_few_pictures_by_heart() -> None:
     pytest.importorskip("faster_coco_eval")
     module, (inputs, truths) = network(), batch()

@@ -88,6 +88,22 @@ def test_two_stage_networks_learn_from_labels_in_finetune_alone() -> None:
     assert "and distill is 0" in found({"quantize": {"method": "qat", "distill": 0, "batch_size": 1}})[0]
 
 
+@pytest.mark.parametrize(("kind", "data"), [("instance", "coco-masks"), ("pose", "coco-keypoints")])
+def test_masks_and_keypoints_of_two_stage_networks_too(kind: str, data: str) -> None:
+    def found(step: dict[str, Any], head: str = "rois") -> list[str]:
+        recipe = plain(kind, step, {"kind": data, "path": "train.json"})
+        recipe["data"]["eval"] = {"kind": data, "path": "eval.json"}
+        recipe["family"]["head"] = head
+        return [message for _, message in broken_rules(recipe)]
+
+    assert found({"finetune": {"epochs": 1}}) == []
+    assert "learns from labels (distill: 0)" in found({"finetune": {"epochs": 1, "distill": 0.5, "batch_size": 1}})[0]
+    assert "the graph of head rois takes one picture" in found({"quantize": {"method": "qat"}})[0]
+    if kind == "pose":
+        assert found({"finetune": {"epochs": 1}}, "yolo-pose") == []
+        assert "head movenet, learns from the original" in found({"finetune": {"epochs": 1}}, "movenet")[0]
+
+
 @pytest.mark.parametrize(
     ("kind", "augment", "wanted"),
     [
