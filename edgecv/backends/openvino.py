@@ -72,6 +72,7 @@ def compile(source: CompileSource, *, target: Target, out: Path, log: Path) -> C
         onnx_qdq.fold_weights(model)
         openvino_qdq.join_quantised(model)  # reads zero points, so before they are dropped
         openvino_qdq.pad_quantised(model)
+        openvino_qdq.spell_rounding(model)
         onnx_qdq.drop_zero_points(model)
         openvino_qdq.keep_reduced_axes(model)
     if source.precision == "fp16" and target.arch in ("aarch64", "arm64-apple"):

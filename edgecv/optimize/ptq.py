@@ -30,6 +30,7 @@ from edgecv.optimize.quantized import QuantizedGraph, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.range_rule import RangeChoice, choose_ranges
 from edgecv.optimize.rules import Plan
+from edgecv.optimize.shared_weights import share_weights
 from edgecv.optimize.switches import Originals, float_biases, float_weights
 
 __all__ = ["Prepared", "prepare_ptq", "quantize_ptq"]
@@ -148,6 +149,7 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
                 f"NNCF cannot quantise {type(module).__name__} ({reason}). "
                 "Name the module that it stops at in keep_float, or use method: qat."
             ) from error
+        share_weights(graph, [layer.name for layer, _, _ in quantizer.plan.weights])
         with torch.no_grad():
             fit_weight_scales(graph)
         # Only now: NNCF gives weights that it smooths new names.

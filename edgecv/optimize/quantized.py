@@ -17,7 +17,7 @@ from edgecv.optimize.examples import Example, all_inputs, picture_shape, picture
 from edgecv.optimize.flat import remove_guards
 from edgecv.optimize.graph import QUANTIZE, get_constant
 from edgecv.optimize.rules import Plan
-from edgecv.optimize.snap import snap_biases, snap_weights
+from edgecv.optimize.snap import snap_biases, snap_slopes, snap_weights
 
 __all__ = ["QuantizedGraph", "Saturation", "TensorRecord", "wrap_up"]
 
@@ -76,6 +76,7 @@ def wrap_up(
     for guard, layer in remove_guards(graph).items():
         plan.why[layer] = plan.why.pop(guard, "")
     snap_weights(graph)
+    snap_slopes(graph)
     snap_biases(graph)
     program: ExportedProgram = seal(graph, all_inputs(example))
     return QuantizedGraph(program, _records(graph, plan), saturated, ranges)

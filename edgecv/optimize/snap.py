@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -21,7 +22,16 @@ from edgecv.optimize.graph import (
     set_constant,
 )
 
-__all__ = ["snap_biases", "snap_weights"]
+__all__ = ["snap_biases", "snap_slopes", "snap_weights"]
+
+LEAKY = torch.ops.aten.leaky_relu.default
+FACTOR_BITS = 8
+"""XNNPACK multiplies int8 values by the two factors of a leaky ReLU as whole 256ths, rounding half up."""
+NUDGE = 1e-5
+"""So much steeper above zero and flatter below: what lies between two int8 steps goes up then, in every engine."""
+MOST_MOVED = 0.04
+"""So far a scale is moved for it: 0.3 dB of the one tensor at most, and what lies at the ends of its range. Where the
+scale behind is coarser, it may grow by as much more: the noise is that of the coarser one."""
 
 
 def snap_biases(graph: GraphModule) -> int:
@@ -64,6 +74,59 @@ def snap_weights(graph: GraphModule) -> int:
             set_constant(graph, str(source.target), dequantize(node.target(*arguments), *arguments[1:]))
         snapped += 1
     return snapped
+
+
+def snap_slopes(graph: GraphModule) -> int:
+    """Move the scale of what a layer gives to a leaky ReLU so that integer engines compute it right; returns how many.
+
+    Between int8 scales a leaky ReLU multiplies by ``s_in / s_out``, below zero by the slope times that. XNNPACK
+    (LiteRT) rounds both factors to 256ths: with the scales as they were measured one value in twenty is a step off,
+    all to one side. Factors of whole 256ths put values just between two steps, where engines differ: `NUDGE`. Only
+    tensors that a layer makes and the leaky ReLU alone reads are moved; call it before `snap_biases`.
+    """
+    snapped = 0
+    for node in list(graph.graph.nodes):
+        if node.target is not LEAKY:
+            continue
+        before: Any = node.args[0]
+        behind = list(node.users)
+        if before.target is not DEQUANTIZE[0] or len(behind) != 1 or behind[0].target is not QUANTIZE[0]:
+            continue
+        stored: Any = before.args[0]
+        alone = len(stored.users) == 1 and len(before.users) == 1
+        if not alone or stored.args[0].target not in (*CONVOLUTIONS, *TRANSPOSED, LINEAR):
+            continue
+        slope = float(node.args[1]) if len(node.args) > 1 else 0.01
+        scale = _scale_before(stored.args[1:5], behind[0].args[1:5], slope)
+        for step in (stored, before):
+            step.args = (step.args[0], scale * (1 + NUDGE), *step.args[2:])
+        node.args = (before, slope * (1 - 2 * NUDGE), *node.args[2:])
+        snapped += 1
+    finish(graph)
+    return snapped
+
+
+def _scale_before(before: Any, behind: Any, slope: float) -> float:
+    """The scale near that of ``before`` with which 256ths give most int8 values as exact factors would.
+
+    Both are scale, zero point, lowest and highest value of a quantiser.
+    """
+    one = 1 << FACTOR_BITS
+    scale, zero, low, high = (float(value) for value in before)
+    scale_behind, zero_behind, low_behind, high_behind = (float(value) for value in behind)
+    values = np.arange(int(low - zero), int(high - zero) + 1)
+    wanted = one * scale / scale_behind
+    best, least = scale, math.inf
+    ends = (low_behind - zero_behind, high_behind - zero_behind)
+    most = wanted * (1 + MOST_MOVED * max(1.0, one / wanted))
+    for factor in range(math.ceil(wanted * (1 - MOST_MOVED)), math.floor(most) + 1):
+        exact = values * np.where(values < 0, slope * factor * (1 - NUDGE), factor * (1 + NUDGE)) / one
+        whole = np.where(values < 0, round(slope * factor), factor)
+        made = np.floor(values * whole / one + 0.5)
+        wrong = float((np.round(exact).clip(*ends) != made.clip(*ends)).mean()) + abs(factor / wanted - 1) / len(values)
+        if wrong < least:
+            best, least = factor * scale_behind / one, wrong
+    return best
 
 
 def _accumulator_step(graph: GraphModule, node: Node) -> Tensor | None:

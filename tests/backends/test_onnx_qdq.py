@@ -284,3 +284,46 @@ def test_a_sigmoid_that_others_read_too_stays() -> None:
     model = silu_network(readers=2)
     assert onnx_qdq.join_silu(model) == 0
     assert ops(model)["Sigmoid"] == 1
+
+
+def summed(*, zero: int, other: str = "") -> Any:
+    """An int8 convolution, its SiLU quantised and added to the values before it; ``other`` reads the former too."""
+    writer = GraphWriter([], {}, np.int8, zero)
+    draw = np.random.default_rng(0).normal
+    writer.constants["flat"] = np.array([1, 10])
+    image = writer.activation("image", 1 / 127)
+    writer.node("Conv", [image, writer.weight("w0", draw(0, 0.1, (10, 3, 16, 16)).astype(np.float32))], "y0")
+    first = writer.activation("y0", 0.03)
+    writer.node("Conv", [first, writer.weight("w1", draw(0, 0.3, (10, 10, 1, 1)).astype(np.float32))], "y1")
+    made = writer.activation("y1", 0.02)
+    writer.node("Mul", [made, writer.node("Sigmoid", [made], "gate")], "z")
+    if other:
+        writer.node(other, [made], "also")
+    writer.node("Add", [writer.activation("z", 0.03), first], "sum")
+    writer.node("Reshape", [writer.activation("sum", 0.03), "flat"], "logits")
+    writer.activation("logits", 0.03)
+    return writer.model()
+
+
+@pytest.mark.parametrize("zero", [0, -41])
+def test_rounding_before_an_activation_and_a_sum_is_spelled_out(zero: int) -> None:
+    from onnx import checker
+
+    model, image = summed(zero=zero), np.random.default_rng(1).uniform(-1, 1, (1, 3, 16, 16)).astype(np.float32)
+    before = evaluate(model, image)
+    assert np.unique(before).size > 5
+    pairs = ops(model)["QuantizeLinear"]
+    assert openvino_qdq.spell_rounding(model) == 1
+    checker.check_model(model, full_check=True)
+    assert ops(model)["QuantizeLinear"] == pairs - 1
+    assert ops(model)["Round"] == ops(model)["Clip"] - 2 == 1, "two clips belong to the weights"
+    np.testing.assert_array_equal(evaluate(model, image), before)
+    assert openvino_qdq.spell_rounding(model) == 0
+
+
+def test_rounding_that_a_layer_reads_as_well_stays() -> None:
+    assert openvino_qdq.spell_rounding(summed(zero=0, other="Neg")) == 0
+
+
+def test_rounding_without_a_sum_behind_stays() -> None:
+    assert openvino_qdq.spell_rounding(silu_network()) == 0
