@@ -13,6 +13,7 @@ from edgecv.build.context import Context
 from edgecv.build.judge import make_judge, measure_words
 from edgecv.build.judge_pictures import JudgePictures, open_for_repair
 from edgecv.core.plain import to_plain
+from edgecv.core.progress import Progress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize, Recipe
 from edgecv.data.lint import refuse, saturation_finding
@@ -45,7 +46,7 @@ class Training:
     data: TrainSet
     teacher: Any
     devices: Devices
-    checkpoint: Path
+    checkpoint: Path | None
 
 
 def quantize(
@@ -83,7 +84,7 @@ def quantize(
             example[0],
             step=step,
             calibration=calibration,
-            fit=_fit(context, recipe, step, training),
+            fit=make_fit(context.progress, recipe, step, training),
             samples=count,
             progress=context.progress,
             log=context.log,
@@ -165,7 +166,7 @@ def _post_training(
             example[0],
             step=wanted,
             calibration=batches,
-            fit=_fit(context, recipe, wanted, training),
+            fit=make_fit(context.progress, recipe, wanted, training),
             samples=samples,
             progress=context.progress,
             log=context.log,
@@ -224,8 +225,8 @@ def repair_lines(climbed: Repair, judged: str) -> list[str]:
     return lines
 
 
-def _fit(context: Context, recipe: Recipe, step: Quantize, training: Training) -> Fit:
-    """The training loop with everything filled in but the graph and the quantiser's hooks."""
+def make_fit(progress: Progress, recipe: Recipe, step: Quantize, training: Training) -> Fit:
+    """The training loop of method qat with everything filled in but the graph and the quantiser's hooks."""
     data = training.data
     objective = train_objective(
         data.family, data.contract, truths_of(data.reader), teacher=training.teacher, distill=step.distill
@@ -243,7 +244,7 @@ def _fit(context: Context, recipe: Recipe, step: Quantize, training: Training) -
             objective=objective,
             plan=plan,
             hooks=hooks,
-            progress=context.progress,
+            progress=progress,
             checkpoint=training.checkpoint,
         )
 

@@ -25,7 +25,7 @@ class Case:
     """One network: where it comes from, its data, and how an answer is scored against a truth.
 
     The repair ladder is judged on ``held``, pictures that are neither calibrated on nor evaluated, with the family's
-    metric ``budget`` and limit ``max_drop``.
+    metric ``budget`` and limit ``max_drop``, by ``held_truths`` where there are any. Its last rung trains on ``train``.
     """
 
     name: str
@@ -39,6 +39,8 @@ class Case:
     held: Sequence[Path]
     budget: Any = "ap"
     max_drop: float = 0.01
+    held_truths: Sequence[Any] = ()
+    train: Sequence[Path] = ()
     settings: dict[str, Any] = field(default_factory=lambda: {"scheme": "affine"})
 
 
@@ -154,11 +156,9 @@ def _imdn(data: Path) -> Case:
         return module.eval()
 
     side, folder = 128, Path(tempfile.mkdtemp(prefix="edgecv-bench-"))
-    for path in sorted((data / "coco-mini/images").glob("*.jpg")):
-        image = read(path)
-        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        cv2.imwrite(str(folder / f"{path.stem}.png"), image[top : top + side, left : left + side])
-    parts = sorted(folder.glob("*.png"))
+    parts = _parts(sorted((data / "coco-mini/images").glob("*.jpg")), folder / "coco", side)
+    shrunk = _parts(sorted((data / "imagenet-samples").rglob("*.[jJ]*[gG]")), folder / "imagenet", 2 * side)
+    small = [_half(path, folder) for path in shrunk]
     set5 = data / "restoration-mini/set5"
     images = sorted((set5 / "LR_bicubic_x2").glob("*.bmp"))
     return Case(
@@ -166,13 +166,47 @@ def _imdn(data: Path) -> Case:
         make,
         FamilySpec("restoration", ("picture",), options={"scale": 2, "overlap": 24}),
         InputContract(size=(side, side)),
-        parts[::2],
+        parts,
         images,
         [cv2.imread(str(set5 / "HR" / path.name.replace("x2", ""))) for path in images],
         "psnr",
-        parts[1::2],
-        budget="ssim",
+        small[::8],
+        budget="psnr",
+        max_drop=0.2,
+        held_truths=[read(path) for path in shrunk[::8]],
+        train=[path for index, path in enumerate(small) if index % 8][:TRAINED],
+        settings={
+            "scheme": "affine",
+            "step_sizes": "learned",
+            "epochs": 10,
+            "lr": 2e-3,
+            "batch_size": 8,
+            "distill": 1.0,
+        },
     )
+
+
+TRAINED = 240
+"""Pictures that the last rung of the ladder trains on."""
+
+
+def _parts(paths: Sequence[Path], folder: Path, side: int) -> list[Path]:
+    """The middles of the pictures that are large enough, as files in ``folder``."""
+    folder.mkdir()
+    for number, path in enumerate(paths):
+        image = read(path)
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        if min(top, left) >= 0:
+            cv2.imwrite(str(folder / f"{number:04}.png"), image[top : top + side, left : left + side])
+    return sorted(folder.iterdir())
+
+
+def _half(path: Path, folder: Path) -> Path:
+    """The picture at half its size, beside the file."""
+    made = folder / f"{path.stem}.png"
+    image = read(path)
+    cv2.imwrite(str(made), cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    return made
 
 
 def _resnet(data: Path) -> Case:

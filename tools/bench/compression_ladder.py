@@ -1,41 +1,47 @@
 """Our int8 network of a benchmark case: post-training quantisation with the repair ladder, as a build makes it.
 
-The rungs are judged by the product's own judge for pictures without labels: likeness to the float network's answers,
-on pictures that are neither calibrated on nor evaluated.
+The rungs are judged by the product's own judge on pictures that are neither calibrated on nor evaluated: by their
+truths where the case has them, else by likeness to the float network's answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from compression_cases import Case, read
 
 from edgecv.build.judge import make_judge
 from edgecv.build.judge_pictures import JudgePictures
+from edgecv.build.quantize import Training, make_fit
+from edgecv.core.progress import SilentProgress
 from edgecv.core.protocols import Sample
 from edgecv.core.recipe import AccuracyBudget, Budgets, Data, DataSpec, ModelSpec, Quantize, Recipe
+from edgecv.optimize.fabric import Devices
+from edgecv.optimize.finetune import TrainSet
 from edgecv.optimize.pixel_grid import pixel_range
+from edgecv.optimize.qat import quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
-from edgecv.optimize.repair import Judged, Repair, Workshop, repair
+from edgecv.optimize.repair import Judged, Repair, Train, Workshop, repair
 
 JUDGED = 48
 """Pictures that the rungs are judged on, at most."""
 
 
 class Pictures:
-    """Image files as a data set without labels."""
+    """Image files as a data set, without labels where there are no ``truths``."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], truths: Sequence[Any] = ()) -> None:
         self._paths = tuple(paths)
+        self.truths = tuple(truths) or (None,) * len(self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(str(self._paths[index]), read(self._paths[index]), None)
+        return Sample(str(self._paths[index]), read(self._paths[index]), self.truths[index])
 
 
 def recipe_of(case: Case) -> Recipe:
@@ -54,8 +60,31 @@ def recipe_of(case: Case) -> Recipe:
 def judge_of(case: Case, module: Any) -> Callable[[Any], Judged]:
     """The ladder's judge of this case."""
     every = max(1, len(case.held) // JUDGED)
-    pictures: Any = Pictures(case.held[::every][:JUDGED])
-    return make_judge(recipe_of(case), JudgePictures(pictures, labelled=False, origin="the benchmark"), module)
+    truths = case.held_truths[::every][:JUDGED]
+    pictures: Any = Pictures(case.held[::every][:JUDGED], truths)
+    return make_judge(recipe_of(case), JudgePictures(pictures, labelled=bool(truths), origin="the benchmark"), module)
+
+
+def trainer(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path) -> Train:
+    """Quantisation-aware training on the case's pictures with the float network as teacher."""
+    import torch
+
+    data = TrainSet(cast(Any, Pictures(case.train)), case.contract, case.family)
+
+    def train(step: Quantize) -> tuple[QuantizedGraph, Any]:
+        training = Training(data, case.make(), Devices(), None)
+        made, _ = quantize_qat(
+            module,
+            torch.from_numpy(inputs[0]),
+            step=step,
+            calibration=lambda: ((item, None) for item in inputs),
+            fit=make_fit(SilentProgress(), recipe_of(case), step, training),
+            samples=len(inputs),
+            log=log,
+        )
+        return made, made.program.module()
+
+    return train
 
 
 def quantised(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path) -> tuple[QuantizedGraph, Repair]:
@@ -69,9 +98,10 @@ def quantised(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Pat
         judge_of(case, module),
         samples=len(inputs),
         pixels=pixel_range(case.contract),
+        train=trainer(case, module, inputs, log=log) if case.train else None,
         log=log,
     )
-    return repair(workshop, Quantize("ptq", **{"repair": "ptq", **case.settings}))
+    return repair(workshop, Quantize("ptq", **{"repair": "full" if case.train else "ptq", **case.settings}))
 
 
 def words(climbed: Repair) -> list[str]:
