@@ -10,6 +10,7 @@ from edgecv.build.plan import Plan
 from edgecv.build.store import Store
 from edgecv.core.progress import Progress
 from edgecv.core.recipe import DataSpec
+from edgecv.data.files import shown_skips
 from edgecv.data.kept import kept
 from edgecv.data.readers import LabelledReader, open_reader
 from edgecv.data.tiled import as_inputs
@@ -25,8 +26,19 @@ class Hardware:
     strategy: str = "auto"
 
 
+NOTES = "notes"
+"""Of a step's effect: whole sentences for the report, the same from every step that tells them."""
 KEPT_BYTES = 256_000_000
 """Pictures of the evaluation set that a build keeps in memory: every engine's file is evaluated on them."""
+
+
+def data_notes(reader: LabelledReader, use: str) -> list[str]:
+    """What a report must say of a data set: how it was understood, and what was left out. ``use`` is what it is for."""
+    notes = list(reader.notes)
+    if reader.skipped:
+        count = len(reader.skipped)
+        notes.append(f"{count} of {count + len(reader)} samples left out. {shown_skips(reader.skipped)}")
+    return [f"{use}: {note}" for note in notes]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import edgecv
+from edgecv.build.context import NOTES
 from edgecv.build.plan import FilePlan, TargetPlan
 from edgecv.build.publish import chain_of
 from edgecv.build.reference import LADDER
@@ -215,4 +216,5 @@ def _ladder(run: Run, plan: FilePlan, backend: str) -> Ladder | None:
 
 def _notes(run: Run) -> tuple[str, ...]:
     warnings = [(record.title, text) for record in run.records.values() for text in record.effect.get("warnings", [])]
-    return tuple(dict.fromkeys(f"{title}: {text}" for title, text in warnings))
+    notes = [text for record in run.records.values() for text in record.effect.get(NOTES, [])]
+    return tuple(dict.fromkeys([*(f"{title}: {text}" for title, text in warnings), *notes]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends.common import quiet
-from edgecv.build.context import Context, Hardware
+from edgecv.build.context import NOTES, Context, Hardware
 from edgecv.build.plan import FilePlan, Plan, PlannedStep, TargetPlan
 from edgecv.build.publish import publish
 from edgecv.build.steps import shared_actions
@@ -170,5 +170,7 @@ def _effect_words(effect: Mapping[str, Any]) -> str:
 
 def _shown(effect: Mapping[str, Any]) -> dict[str, float | int | str]:
     return {
-        name: value if isinstance(value, (int, float, str)) else json.dumps(value) for name, value in effect.items()
+        name: value if isinstance(value, (int, float, str)) else json.dumps(value)
+        for name, value in effect.items()
+        if name != NOTES
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends
-from edgecv.build.context import Context
+from edgecv.build.context import NOTES, Context, data_notes
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
 from edgecv.core.artifact import sha256_file
@@ -112,11 +112,12 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     checkpoint = context.store.work(step.key) / CHECKPOINT
     sparse = context.store.folder(step.inputs[0]) / SPARSE
     layers = json.loads(sparse.read_text(encoding="utf-8")) if sparse.is_file() else []
+    reader = context.reader(_train_spec(recipe))
     with kept_sparse(module, layers):
         result = finetune(
             module,
             step=wanted,
-            data=TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
+            data=TrainSet(reader, recipe.model.input, recipe.family),
             teacher=teacher,
             seed=recipe.seed,
             devices=_devices(context),
@@ -131,7 +132,7 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     effect: dict[str, Any] = {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
     if result.best_score is not None:
         effect[f"held_out_{result.score_name}"] = round(result.best_score, 6)
-    return effect
+    return effect | {NOTES: data_notes(reader, "training data")}
 
 
 def _fit(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:

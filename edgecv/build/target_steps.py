@@ -13,7 +13,7 @@ import numpy as np
 from edgecv import backends
 from edgecv.backends.common import quiet
 from edgecv.build.blame import CONTENTS, SOURCE, blame_compiled, first_cause, print_compiled
-from edgecv.build.context import Context
+from edgecv.build.context import NOTES, Context, data_notes
 from edgecv.build.plan import FilePlan, PlannedStep, metric_name
 from edgecv.build.reference import FLOAT_ONNX, FLOAT_TORCH, LADDER, OUTPUTS, QDQ_TORCH
 from edgecv.core.artifact import FileEntry, file_entries, files_hash
@@ -142,10 +142,9 @@ def evaluate_file(
     """The task metric on the whole evaluation set, through the engine and the manifest's pre-processing."""
     made = read_compiled(context, step.inputs[0])
     model = open_subject(context, made, recipe, target)
+    reader = context.pictures(recipe.data.eval)
     try:
-        figures, parts = evaluate_parts(
-            model, context.pictures(recipe.data.eval), metric=metric_name(recipe), progress=context.progress
-        )
+        figures, parts = evaluate_parts(model, reader, metric=metric_name(recipe), progress=context.progress)
         share = model.engine.delegation()
     finally:
         model.engine.close()
@@ -154,7 +153,8 @@ def evaluate_file(
     (folder / ACCURACY).write_text(json.dumps(plain), encoding="utf-8")
     if parts is not None:
         save_parts(folder / PARTS, parts)
-    return {figures.metric: round(figures.value, 6), "samples": figures.samples}
+    notes = data_notes(reader, "evaluation data")
+    return {figures.metric: round(figures.value, 6), "samples": figures.samples, NOTES: notes}
 
 
 def measure_file(

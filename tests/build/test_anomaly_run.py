@@ -54,6 +54,7 @@ def write_pictures(folder: Path) -> None:
                 mask = sample.truth.mask * np.uint8(255)
                 assert cv2.imwrite(str(folder / "ground_truth" / kind / f"{name}_mask.png"), mask)
     (folder / "ground_truth/color").rmdir()
+    (folder / "test/good/broken.png").write_bytes(b"no picture")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,20 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Report]
 
 def optimized(report: Report, target: str) -> ArtifactFigures:
     return next(item for item in report.artifacts if item.target == target and item.role == "optimized")
+
+
+@pytest.mark.build
+@pytest.mark.xdist_group("plates")
+def test_the_report_tells_once_how_the_pictures_were_understood(plates: tuple[Path, int, Report]) -> None:
+    folder, _, report = plates
+    told = [note for note in report.notes if note.startswith("evaluation data: ")]
+    assert len(told) == 2, report.notes
+    assert "no masks for color: judged by whole pictures only" in told[0]
+    assert "1 of 41 samples left out. good/broken.png: " in told[1]
+    again = folder / "again"
+    words = ["optimize", str(folder / "plates.yaml"), "--out", str(again), "--cache", str(folder / "cache")]
+    cli.main(words)
+    assert [note for note in read_report(again).notes if note.startswith("evaluation data: ")] == told, "from the cache"
 
 
 @pytest.mark.build
