@@ -225,8 +225,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     out.add_argument("--quiet", action="store_true", help="no progress lines")
 
 
-def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    imported = _add(commands, "import", "make an artifact from a bare model file", "artifact", "import_file")
+def _import_options(imported: argparse.ArgumentParser) -> None:
     imported.add_argument("file", help=".onnx, .tflite or .xml")
     imported.add_argument("--out", required=True, help="folder of the artifact; must not exist")
     imported.add_argument("--labels", help="text file, one class name a line (pose: not needed)")
@@ -270,6 +269,9 @@ def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     imported.add_argument("--outputs", choices=("logits", "probabilities"), default="logits")
     imported.add_argument("--name", help="name of the artifact (default: the file's)")
 
+
+def _device_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    _import_options(_add(commands, "import", "make an artifact from a bare model file", "artifact", "import_file"))
     _index_options(
         _add(commands, "index", "make a gallery of known identities for an embedding model", "index", "index")
     )

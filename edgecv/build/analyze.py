@@ -98,7 +98,7 @@ def analyze(
         progress=context.progress,
     )
     if held is None:
-        return Analysis(table, None, "")
+        return Analysis(table)
     judge = make_judge(recipe, held, original)
     workshop = Workshop(
         module,
