@@ -137,9 +137,29 @@ def cases(data: Path) -> list[Case]:
     spread = tuple(255 * value for value in std)
     contract = InputContract(size=(320, 320), color="bgr", range=(0.0, 255.0), mean=mean, std=spread)
     family = FamilySpec("segmentation", ("background", "person"))
-    data_of = (imagenet, images, truths, "miou", held)
+    frames = _people(data)
+    data_of = (frames[::2], images, truths, "miou", frames[1::2])
     add("SINet", "sinet_portrait/SINet.onnx", family, contract, *data_of, budget="miou")
     return found
+
+
+PEOPLE = ("asl_gestures/*.mp4", "two-persons-indoor.mp4", "one-by-one-person-detection.mp4")
+PEOPLE_FRAMES = 24
+"""Frames taken of each film; a network for portraits learns little of its ranges from animals."""
+
+
+def _people(data: Path) -> list[Path]:
+    """Frames of films that show people, as files in a folder of this run."""
+    folder = Path(tempfile.mkdtemp(prefix="edgecv-people-"))
+    for path in (path for pattern in PEOPLE for path in sorted((data / "videos").glob(pattern))):
+        video = cv2.VideoCapture(str(path))
+        every = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // PEOPLE_FRAMES)
+        number = 0
+        while video.grab():
+            if number % every == 0:
+                cv2.imwrite(str(folder / f"{path.stem}-{number:05}.png"), video.retrieve()[1])
+            number += 1
+    return sorted(folder.iterdir())
 
 
 def _imdn(data: Path) -> Case:
