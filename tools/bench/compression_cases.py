@@ -143,7 +143,7 @@ def cases(data: Path) -> list[Case]:
     return found
 
 
-PEOPLE = ("asl_gestures/*.mp4", "two-persons-indoor.mp4", "one-by-one-person-detection.mp4")
+PEOPLE = ("asl_gestures/*.mkv", "two-persons-indoor.mp4", "one-by-one-person-detection.mp4")
 PEOPLE_FRAMES = 24
 """Frames taken of each film; a network for portraits learns little of its ranges from animals."""
 
