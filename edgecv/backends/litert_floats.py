@@ -5,6 +5,9 @@ pooling and all that moves values, to the layer before them, whose weights it th
 scale per tensor), and to all others that read these tensors. So layers that a recipe keeps float would be int8 on
 LiteRT alone. A leaky ReLU in front of the quantiser stops it; its slope is as near to 1 as a float32 can be below it,
 for the converter takes one of slope 1 out.
+
+It also makes a concatenation int8 if a part of it is, and gives the other parts, float as they are, the scale of the
+first. There the parts that were int8 get a stop each.
 """
 
 from __future__ import annotations
@@ -35,9 +38,38 @@ def hold_floats(graph: Any) -> int:
                 held[source] = graph.graph.call_function(stop, (source, SLOPE))
             held[source].meta["val"] = source.meta.get("val")
         node.args = (held[source], *node.args[1:])
-    if held:
+    parted = sum(
+        _part(graph, node, stop) for node in list(graph.graph.nodes) if node.target is torch.ops.aten.cat.default
+    )
+    if held or parted:
         graph.recompile()
+    return len(held) + parted
+
+
+def _part(graph: Any, join: Any, stop: Any) -> int:
+    """Put a stop behind each int8 part of the concatenation ``join`` where what it gives is float; returns how many."""
+    import torch
+
+    quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    parts = list(join.args[0])
+    stored = [part for part in parts if _is_stored(part)]
+    if not stored or (len(stored) == len(parts) and all(user.target == quantize for user in join.users)):
+        return 0
+    held: dict[Any, Any] = {}
+    for part in dict.fromkeys(stored):
+        with graph.graph.inserting_before(join):
+            held[part] = graph.graph.call_function(stop, (part, SLOPE))
+        held[part].meta["val"] = part.meta.get("val")
+    join.args = ([held.get(part, part) for part in parts], *join.args[1:])
     return len(held)
+
+
+def _is_stored(node: Any) -> bool:
+    """Whether ``node`` gives values of an int8 tensor, at most moved."""
+    if node.target in _dequantizers():
+        return True
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    return node.target in _carriers() and len(sources) == 1 and _is_stored(sources[0])
 
 
 def _spreads(node: Any) -> bool:

@@ -17,6 +17,7 @@ from edgecv.backends.litert_floats import hold_floats
 from edgecv.core.protocols import CompileSource
 from edgecv.core.recipe import Quantize
 from edgecv.core.target import Target
+from edgecv.measure.ladder import sqnr_db
 from edgecv.optimize.export import save_program
 from edgecv.optimize.ptq import quantize_ptq
 
@@ -120,3 +121,41 @@ def test_each_quantiser_behind_a_float_layer_is_stopped_once(name: str, count: i
         for one, other in zip(graph(torch.from_numpy(arrays[0])), before, strict=True):
             assert torch.equal(one, other)
     assert hold_floats(graph) == 0
+
+
+class Mixed(nn.Module):
+    """A small tensor and a large one that is made of it, side by side before the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.three = nn.Conv2d(3, 8, 1), nn.Conv2d(6, 8, 1), nn.Conv2d(10, 4, 1)
+        with torch.no_grad():
+            self.two.weight.mul_(8)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        first, rest = torch.split(functional.leaky_relu(self.one(image), 0.1), [2, 6], dim=1)
+        made: torch.Tensor = self.three(torch.cat([first, self.two(rest)], dim=1))
+        return made
+
+
+@pytest.mark.parametrize("kept", ["two", "three"])
+def test_parts_of_a_concatenation_keep_their_own_scales(kept: str, tmp_path: Path) -> None:
+    """The converter gave the large part the small one's scale: 5 dB."""
+    arrays = np.random.default_rng(0).normal(size=(8, 1, 3, 16, 16)).astype(np.float32)
+    step = Quantize("ptq", keep_float=(kept,), ranges="minmax", scheme="affine")
+    program = quantize_ptq(
+        Mixed().eval(), torch.from_numpy(arrays[0]), step=step, calibration=lambda: ((item, None) for item in arrays)
+    ).program
+    save_program(program, tmp_path / "model.pt2")
+    source = CompileSource("int8", None, tmp_path / "model.pt2")
+    compiled = litert.compile(source, target=TARGET, out=tmp_path, log=tmp_path / "log.txt")
+    engine = litert.load(tmp_path / "model.tflite", options=compiled.options, threads=1)
+    wanted, found = [], []
+    with torch.no_grad():
+        for array in arrays:
+            wanted.append(program.module()(torch.from_numpy(array)).numpy())
+            stored = engine.run([np.ascontiguousarray(engine.inputs[0].quantize(array.transpose(0, 2, 3, 1)))])[0]
+            found.append(engine.outputs[0].dequantize(stored).reshape(wanted[-1].shape))
+    engine.close()
+    assert sqnr_db(wanted, found) > 40
