@@ -137,6 +137,19 @@ def test_maps_agree_where_95_percent_do() -> None:
     assert not segmentation.agree(one, ClassMap(np.zeros((10, 9), np.uint8), LABELS))
 
 
+def test_likeness_minds_a_small_class_as_much_as_the_background() -> None:
+    whole = np.zeros((20, 50), np.uint8)
+    one, other, speck = whole.copy(), whole.copy(), whole.copy()
+    one[:5, :10], other[:5, 5:15], speck[0, :4] = 1, 1, 2
+    overlap = (25 / 75 + 925 / 975) / 2
+    assert ClassMap(one).likeness(ClassMap(other)) == pytest.approx(overlap)
+    assert ClassMap(one).likeness(ClassMap(one)) == 1
+    assert ClassMap(whole).likeness(ClassMap(speck)) == pytest.approx(0.996), "four pixels are no class"
+    assert ClassMap(whole).likeness(ClassMap(whole[:5])) == 0
+    many = np.arange(200, dtype=np.uint8).repeat(2).reshape(20, 20)
+    assert ClassMap(many).likeness(ClassMap(many)) == 1, "no class has a hundredth"
+
+
 def test_a_result_tells_its_classes_by_area() -> None:
     classes = np.zeros((10, 10), np.uint8)
     classes[:7] = 2
