@@ -134,7 +134,11 @@ def _prepared(graph: GraphModule, quantizer: EdgeQuantizer, *, name: str) -> Gra
 
 
 def _first_ranges(prepared: GraphModule, calibration: Batches, *, samples: int, shape: tuple[int, ...]) -> None:
-    """Observe float values of the calibration pictures before any rounding."""
+    """Observe float values of the calibration pictures before any rounding.
+
+    These ranges are as wide as the values. From those of post-training quantisation, which cut, training with learned
+    steps ends lower: what is cut has no gradient (IMDN on Set5, two epochs: 36.5 dB instead of 37.0).
+    """
     prepared.apply(enable_observer)
     prepared.apply(disable_fake_quant)
     with torch.no_grad():
