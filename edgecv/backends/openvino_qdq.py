@@ -136,8 +136,8 @@ def spell_rounding(model: Any) -> int:
     place.
 
     OpenVINO 2026.4 joins a convolution, its activation and the sum behind it into one step, and leaves out the rounding
-    between the first two (a bottleneck of YOLOX with SiLU: 37 dB instead of 53). Rounding as an operator of its own is
-    joined as well, and is kept.
+    between the first two (YOLOX's first bottleneck, symmetric scales: 37 dB instead of 57). Rounding as an operator of
+    its own is joined as well, and is kept.
 
     Returns:
         How many pairs were rewritten.

@@ -29,7 +29,8 @@ UNLIKE_PER_LOST = 5.0
 
 What int8 changes was mostly unsure: about as many answers become right as wrong. Measured where labels are at hand:
 ResNet-20 on CIFAR-10 with 8 and 6 bits for activations changes 2 and 8 % of its answers and loses 0 and 0.7 points of
-top-1; FastestDet on COCO with 8, 7 and 6 bits changes 3, 7 and 14 % and loses 0.2, 1.0 and 2.0 points of AP.
+top-1; FastestDet on COCO with 8, 7 and 6 bits changes 3, 7 and 14 % and loses 0.2, 1.0 and 2.0 points of AP. SINet's classes
+overlap by 0.89 and, with layers float, 0.96 with those of float, and lose 6 and 0 points of mIoU on other pictures.
 """
 STRINGS_UNLIKE_PER_LOST = 2.0
 """The same for whole strings: a change of one letter spoils a right one and mends a wrong one seldom. LPRNet on plates
@@ -61,8 +62,9 @@ def make_judge(recipe: Recipe, pictures: JudgePictures, reference: Any) -> Calla
     """A judge of modules against the float ``reference`` module, by the recipe's ``budgets.accuracy.max_drop``.
 
     Where the pictures have no labels, answers are held against the float network's: of detectors the sure objects
-    (`SURE`) that both find, of other families whether the two agree (`Family.agree`). The float network
-    has 1 by that, and `UNLIKE_PER_LOST` times the drop is allowed (of whole strings `STRINGS_UNLIKE_PER_LOST`).
+    (`SURE`) that both find, of other families how like the two are (`Graded`) or whether they agree (`Family.agree`).
+    The float network has 1 by that, and `UNLIKE_PER_LOST` times the drop is allowed (of whole strings
+    `STRINGS_UNLIKE_PER_LOST`).
 
     Raises:
         DataError: there is no picture, the truths do not fit the family, or there are none for a metric in dB.
