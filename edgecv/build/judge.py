@@ -29,8 +29,9 @@ UNLIKE_PER_LOST = 5.0
 
 What int8 changes was mostly unsure: about as many answers become right as wrong. Measured where labels are at hand:
 ResNet-20 on CIFAR-10 with 8 and 6 bits for activations changes 2 and 8 % of its answers and loses 0 and 0.7 points of
-top-1; FastestDet on COCO with 8, 7 and 6 bits changes 3, 7 and 14 % and loses 0.2, 1.0 and 2.0 points of AP. SINet's classes
-overlap by 0.89 and, with layers float, 0.96 with those of float, and lose 6 and 0 points of mIoU on other pictures.
+top-1; FastestDet on COCO with 8, 7 and 6 bits changes 3, 7 and 14 % and loses 0.2, 1.0 and 2.0 points of AP. SINet's
+classes overlap with those of float by 0.89 and, with some layers float, by 0.96; on other pictures that loses 6 and 0
+points of mIoU.
 """
 STRINGS_UNLIKE_PER_LOST = 2.0
 """The same for whole strings: a change of one letter spoils a right one and mends a wrong one seldom. LPRNet on plates

@@ -4,7 +4,8 @@ For every model and engine: the metric of the float file, of our int8 file (one 
 by the repair ladder as `edgecv optimize` climbs it; only the scheme, and how the last rung trains IMDN, are set by
 hand) and of the file that NNCF (OpenVINO, ONNX), ONNX Runtime's quantize_static and ai-edge-quantizer (LiteRT) make;
 sizes; the loss with its paired bootstrap interval; and the latency of float and int8, taken in turn. Needs
-EDGECV_TEST_DATA. Calibration pictures are never evaluated. Absolute times belong to this machine; the ratio is the figure.
+EDGECV_TEST_DATA. Calibration pictures are never evaluated. Absolute times belong to this machine; the ratio is the
+figure.
 """
 
 from __future__ import annotations
