@@ -92,6 +92,12 @@ def _host_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     optimize.add_argument("--dry-run", action="store_true", help="print the resolved plan and stop")
     optimize.add_argument("--json", action="store_true", help="print the plan or the report as JSON")
+    optimize.add_argument(
+        "--jobs",
+        metavar="N",
+        help="processes that compile beside the run: auto (two where there are two cores) or a number, 0 for none "
+        "(default: EDGECV_JOBS, or auto)",
+    )
     optimize.add_argument("--accelerator", default="auto", help="training: auto, cpu, cuda, mps")
     optimize.add_argument("--devices", default="auto", help="training: how many devices in each node")
     optimize.add_argument("--nodes", type=int, default=1, help="training: how many machines")

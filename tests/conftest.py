@@ -9,6 +9,8 @@ import pytest
 
 # As `edgecv optimize` does: test processes side by side must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The tests themselves fill the cores.
+os.environ.setdefault("EDGECV_JOBS", "0")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,11 +12,11 @@ from typing import Any
 from edgecv.build.calibration import open_checked
 from edgecv.build.context import Context
 from edgecv.build.judge import make_judge, measure_words, score_module
-from edgecv.build.judge_pictures import JudgePictures, open_for_repair
+from edgecv.build.judge_pictures import open_for_repair
 from edgecv.build.plan import TargetPlan, metric_name
 from edgecv.build.quantize import CALIBRATION_CACHE_MB
 from edgecv.build.steps import rebuild, shared_actions
-from edgecv.core.recipe import Quantize
+from edgecv.core.recipe import Quantize, Recipe
 from edgecv.core.sensitivity import Sensitivity
 from edgecv.errors import UsageError
 
@@ -58,36 +58,25 @@ def analyze(
     from edgecv.optimize.sensitivity import sensitivity
 
     recipe = target.recipe
-    step = next((item for item in recipe.steps if isinstance(item, Quantize) and item.method in ("ptq", "qat")), None)
-    if step is None:
-        raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
+    step = _as_ptq(recipe)
     original = _tuned(context, target)
     module, example = deploy_form(original, recipe.model.input)
-    held: JudgePictures | None = None
     if repair_with != "off":
         reader, _, held = open_for_repair(context, recipe)
     else:
-        reader, _ = open_checked(context, recipe)
+        (reader, _), held = open_checked(context, recipe), None
     clips = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
     calibration = steps_of(clips, module, example)
-    step = replace(step, method="ptq")
-    prepared = prepare_ptq(
-        module,
-        example,
-        step=step,
-        calibration=calibration,
-        samples=len(reader),
-        pixels=pixel_range(recipe.model.input),
-        progress=context.progress,
-        log=context.log,
-    )
+    given: dict[str, Any] = {"samples": len(reader), "pixels": pixel_range(recipe.model.input)}
+    given |= {"progress": context.progress, "log": context.log}
+    prepared = prepare_ptq(module, example, step=step, calibration=calibration, **given)
     times = _layer_times(module, example, _nodes_of(prepared.graph), log=context.log) if timed else {}
-    evaluation = context.reader(recipe.data.eval) if scored else None
+
+    def whole(candidate: Any) -> Any:
+        return whole_form(candidate, example, recipe.model.input)
 
     def score(candidate: Any) -> float:
-        assert evaluation is not None
-        whole = whole_form(candidate, example, recipe.model.input)
-        return score_module(recipe, evaluation, whole, limit=scored).figures.value
+        return score_module(recipe, context.reader(recipe.data.eval), whole(candidate), limit=scored).figures.value
 
     table = sensitivity(
         prepared,
@@ -101,18 +90,18 @@ def analyze(
         return Analysis(table)
     judge = make_judge(recipe, held, original)
     workshop = Workshop(
-        module,
-        example,
-        calibration,
-        lambda candidate: judge(whole_form(candidate, example, recipe.model.input)),
-        samples=len(reader),
-        pixels=pixel_range(recipe.model.input),
-        latency_ms=times,
-        progress=context.progress,
-        log=context.log,
+        module, example, calibration, lambda candidate: judge(whole(candidate)), latency_ms=times, **given
     )
     _, found = repair(workshop, replace(step, repair="ptq"))
     return Analysis(table, found, f"{held.words}, {measure_words(recipe, held)}")
+
+
+def _as_ptq(recipe: Recipe) -> Quantize:
+    """The recipe's quantize step, without training."""
+    for step in recipe.steps:
+        if isinstance(step, Quantize) and step.method in ("ptq", "qat"):
+            return replace(step, method="ptq")
+    raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
 
 
 def _tuned(context: Context, target: TargetPlan) -> Any:

@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def steps(self) -> tuple[PlannedStep, ...]:
-        """Every step once, in the order in which the runner does them."""
+        """Every step once, target by target."""
         unique: dict[str, PlannedStep] = {}
         for target in self.targets:
             for step in (*target.chain, *target.float_reference.steps, *target.optimized.steps):

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgecv.backends.common import quiet
+from edgecv.build.ahead import Ahead
 from edgecv.build.context import NOTES, Context, Hardware
 from edgecv.build.plan import FilePlan, Plan, PlannedStep, TargetPlan
 from edgecv.build.publish import publish
@@ -27,6 +30,7 @@ from edgecv.report.schema import StepFigures
 
 LOG = "edgecv.log"
 _ALL_NEED = ("load", "prune", "finetune", "fit")
+_Action = Callable[[Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Run:
 
     context: Context
     started_s: float
+    ahead: Ahead
     records: dict[str, StepRecord] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -64,11 +69,19 @@ class Run:
 
 
 def run_plan(
-    plan: Plan, *, store: Store, out: Path, progress: Progress, hardware: Hardware, started_s: float | None = None
+    plan: Plan,
+    *,
+    store: Store,
+    out: Path,
+    progress: Progress,
+    hardware: Hardware,
+    started_s: float | None = None,
+    jobs: int = 0,
 ) -> Run:
     """Do every step of ``plan`` that the store does not have, and publish each target's artifact below ``out``.
 
-    ``started_s`` is on the clock of ``time.perf_counter``.
+    All files are made first, then each is proven and measured. ``started_s`` is on the clock of
+    ``time.perf_counter``; up to ``jobs`` processes compile beside the other steps (`edgecv.build.ahead`).
 
     Raises:
         EdgecvError: ``out`` or the store cannot be written, or the disk is full; failures of single targets are
@@ -78,67 +91,104 @@ def run_plan(
         out.mkdir(parents=True, exist_ok=True)
         (out / LOG).touch()
     context = Context(plan, store, progress, out / LOG, hardware)
-    run = Run(context, time.perf_counter() if started_s is None else started_s)
+    run = Run(context, time.perf_counter() if started_s is None else started_s, Ahead(context, jobs))
     total = len(plan.steps)
     waiting = [step for step in plan.steps if store.record(step.key) is None]
     progress.line(f"{plan.recipe.name}: {total} steps, {total - len(waiting)} of them done before")
-    for target in plan.targets:
-        _target(run, target, out)
+    with closing(run.ahead):
+        for target in plan.targets:
+            with _fence(run, target) as doing:
+                _do_all(run, _making(run, target), doing)
+        for target in plan.targets:
+            if target.target.name not in run.failures:
+                with _fence(run, target) as doing:
+                    _do_all(run, _proving(run, target), doing)
+                    doing.title = "publish"
+                    run.folders[target.target.name] = publish(context, target, out)
     return run
 
 
-def _target(run: Run, target: TargetPlan, out: Path) -> None:
-    """All steps of one target; an error ends this target only."""
-    name = target.target.name
-    doing = kind = ""
+@dataclass
+class _Doing:
+    """What is being done for a target, for the message of an error."""
+
+    title: str = ""
+    kind: str = ""
+
+
+@contextmanager
+def _fence(run: Run, target: TargetPlan) -> Iterator[_Doing]:
+    """Around steps of one target: an error in them ends this target only."""
+    name, doing = target.target.name, _Doing()
     try:
-        for step, action in _sequence(run, target):
-            doing, kind = step.title, step.kind
-            _do(run, step, action)
-        doing = kind = "publish"
-        run.folders[name] = publish(run.context, target, out)
+        yield doing
     except EdgecvError as error:
-        if kind in _ALL_NEED:
+        if doing.kind in _ALL_NEED:
             raise
-        run.failures[name] = Failure(doing, str(error), error.exit_code)
-        run.context.progress.line(f"{name}: {doing} failed: {error}")
-    except Exception as error:  # noqa: BLE001 - the fence around a target: a defect in one must not stop the others
+        run.failures[name] = Failure(doing.title, str(error), error.exit_code)
+        run.context.progress.line(f"{name}: {doing.title} failed: {error}")
+    except Exception as error:  # noqa: BLE001 - a defect in one target must not stop the others
         with run.context.log.open("a", encoding="utf-8") as stream:
             traceback.print_exc(file=stream)
         message = f"a defect ({type(error).__name__}: {error}); the log has the lines: {run.context.log.name}"
-        run.failures[name] = Failure(doing, message, EdgecvError.exit_code)
-        run.context.progress.line(f"{name}: {doing} failed: {message}")
+        run.failures[name] = Failure(doing.title, message, EdgecvError.exit_code)
+        run.context.progress.line(f"{name}: {doing.title} failed: {message}")
 
 
-def _sequence(run: Run, target: TargetPlan) -> list[tuple[PlannedStep, Callable[[Path], Mapping[str, Any]]]]:
-    """The target's steps in order, with what does each."""
-    shared = shared_actions()
-    recipe, context = target.recipe, run.context
-    steps: list[tuple[PlannedStep, Callable[[Path], Mapping[str, Any]]]] = []
+def _making(run: Run, target: TargetPlan) -> list[tuple[PlannedStep, _Action]]:
+    """The steps up to the target's two files, in order, with what does each.
 
-    def add(step: PlannedStep | None, action: Callable[[PlannedStep, Path], Mapping[str, Any]]) -> None:
+    The float graph is exported as soon as its network is there, so that it can be compiled meanwhile.
+    """
+    shared, context = shared_actions(), run.context
+    steps: list[tuple[PlannedStep, _Action]] = []
+
+    def add(step: PlannedStep | None) -> None:
         if step is not None:
-            steps.append((step, lambda folder: action(step, folder)))
+            steps.append((step, lambda folder: shared[step.kind](context, step, target.recipe, folder)))
 
-    def common(step: PlannedStep, folder: Path) -> Mapping[str, Any]:
-        return shared[step.kind](context, step, recipe, folder)
-
-    def of_file(plan: FilePlan) -> None:
-        add(plan.export, common)
-        add(plan.reference, common)
-        add(plan.compile, lambda step, folder: compile_file(context, step, plan, target.target, folder))
-        add(plan.verify, lambda step, folder: verify_file(context, step, recipe, target.target, folder))
-        add(plan.evaluate, lambda step, folder: evaluate_file(context, step, recipe, target.target, folder))
-        add(plan.measure, lambda step, folder: measure_file(context, step, recipe, target.target, folder))
+    def compiled(file: FilePlan) -> None:
+        exported = context.store.folder(file.export.key)
+        steps.append((file.compile, partial(compile_file, exported, file.precision, target.target, context.log)))
 
     for step in target.chain:
-        add(step, common)
-    of_file(target.float_reference)
-    of_file(target.optimized)
+        add(step)
+        if step.key in target.float_reference.export.inputs:
+            add(target.float_reference.export)
+    add(target.optimized.export)
+    add(target.optimized.reference)
+    compiled(target.float_reference)
+    compiled(target.optimized)
     return steps
 
 
-def _do(run: Run, step: PlannedStep, action: Callable[[Path], Mapping[str, Any]]) -> None:
+def _proving(run: Run, target: TargetPlan) -> list[tuple[PlannedStep, _Action]]:
+    """The steps that prove and measure the target's two files, in order, with what does each."""
+    steps: list[tuple[PlannedStep, _Action]] = []
+
+    def add(step: PlannedStep | None, action: Callable[..., Mapping[str, Any]]) -> None:
+        if step is not None:
+            steps.append((step, lambda folder: action(run.context, step, target.recipe, target.target, folder)))
+
+    for file in (target.float_reference, target.optimized):
+        add(file.verify, verify_file)
+        add(file.evaluate, evaluate_file)
+        add(file.measure, measure_file)
+    return steps
+
+
+def _do_all(run: Run, steps: Iterable[tuple[PlannedStep, _Action]], doing: _Doing) -> None:
+    for step, action in steps:
+        doing.title, doing.kind = step.title, step.kind
+        _do(run, step, action)
+
+
+def _measures(step: PlannedStep) -> bool:
+    """Whether times are taken in this step."""
+    return step.kind == "measure" or (step.kind == "prune" and step.params["step"]["by"] == "latency")
+
+
+def _do(run: Run, step: PlannedStep, action: _Action) -> None:
     """One step: from the store, or done now with its output in the log. An error is remembered for all targets."""
     if step.key in run.records:
         return
@@ -146,7 +196,10 @@ def _do(run: Run, step: PlannedStep, action: Callable[[Path], Mapping[str, Any]]
         raise run.step_errors[step.key]
     context = run.context
     if context.store.record(step.key) is not None:
-        run.cached.add(step.key)
+        if step.key not in run.ahead.taken:
+            run.cached.add(step.key)
+    elif _measures(step):
+        run.ahead.settle()
 
     def logged(folder: Path) -> Mapping[str, Any]:
         context.progress.line(f"{step.title} ...")
@@ -159,6 +212,7 @@ def _do(run: Run, step: PlannedStep, action: Callable[[Path], Mapping[str, Any]]
         run.step_errors[step.key] = error
         raise
     run.records[step.key] = record
+    run.ahead.offer()
     if step.key not in run.cached:
         context.progress.line(f"{step.title}: {record.seconds:.1f} s{_effect_words(record.effect)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,14 @@ from edgecv import backends
 from edgecv.backends.common import quiet
 from edgecv.build.blame import CONTENTS, SOURCE, blame_compiled, first_cause, print_compiled
 from edgecv.build.context import NOTES, Context, data_notes
-from edgecv.build.plan import FilePlan, PlannedStep, metric_name
+from edgecv.build.plan import PlannedStep, metric_name
 from edgecv.build.reference import FLOAT_ONNX, FLOAT_TORCH, LADDER, OUTPUTS, QDQ_TORCH
 from edgecv.core.artifact import FileEntry, file_entries, files_hash
 from edgecv.core.figures import Ladder
 from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.recipe import Recipe
-from edgecv.core.target import Target
+from edgecv.core.target import Precision, Target
 from edgecv.errors import ToolchainError
 from edgecv.measure.accuracy import evaluate_parts, even_indices, save_parts
 from edgecv.measure.fingerprint import read_fingerprint, write_fingerprint
@@ -61,20 +62,22 @@ def read_compiled(context: Context, key: str) -> CompiledFile:
     return CompiledFile(from_plain(Compiled, raw["compiled"]), entries, folder / MODEL_FOLDER)
 
 
-def compile_file(
-    context: Context, step: PlannedStep, plan: FilePlan, target: Target, folder: Path
-) -> Mapping[str, Any]:
-    """Compile the exported graph with the target's backend."""
+def compile_file(exported: Path, precision: Precision, target: Target, log: Path, folder: Path) -> Mapping[str, Any]:
+    """Compile the graph that an export step left in ``exported`` with the target's backend.
+
+    Raises:
+        ToolchainError: the compiler is not installed, or refused the graph.
+    """
     backend = backends.get(target.backend)
     lacking = backend.missing(to="compile")
     if lacking is not None:
         raise ToolchainError(lacking)
-    exported = context.store.folder(step.inputs[0])
     program = exported / "program.pt2"
-    source = CompileSource(plan.precision, exported / "model.onnx", program if program.is_file() else None)
+    source = CompileSource(precision, exported / "model.onnx", program if program.is_file() else None)
     out = folder / MODEL_FOLDER
+    shutil.rmtree(out, ignore_errors=True)  # of a run that was killed
     out.mkdir()
-    made = backend.compile(source, target=target, out=out, log=context.log)
+    made = backend.compile(source, target=target, out=out, log=log)
     entries = file_entries(out, made.files)
     plain = {"compiled": to_plain(made), "entries": to_plain(entries)}
     (folder / COMPILED).write_text(json.dumps(plain, indent=1), encoding="utf-8")

@@ -20,11 +20,15 @@ from edgecv.build.publish import result_hash
 from edgecv.build.runner import run_plan
 from edgecv.build.store import Store, default_root
 from edgecv.core.progress import SilentProgress
+from edgecv.errors import UsageError
 from edgecv.recipe.files import find_recipe
 from edgecv.recipe.load import load_recipe
 from edgecv.report.render import render_all
 from edgecv.report.schema_io import to_json
 from edgecv.report.text import render_text
+
+MOST_JOBS = 2
+"""Two engines have a compiler that is slow enough: LiteRT and Core ML."""
 
 
 def optimize(options: argparse.Namespace) -> int:
@@ -33,6 +37,7 @@ def optimize(options: argparse.Namespace) -> int:
     # Threads of torch that wait for work must sleep, not spin: on a machine that does other work as well, spinning
     # made training seven times slower. Read once, when the first library with OpenMP is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    jobs = _jobs(options.jobs)
     loaded = load_recipe(find_recipe(options.recipe), sets=options.set)
     plan = make_plan(loaded, only=options.target, inputs=gather(loaded))
     store = Store(Path(options.cache).absolute() if options.cache else default_root())
@@ -45,7 +50,7 @@ def optimize(options: argparse.Namespace) -> int:
         follow(Context(plan, store, SilentProgress(), Path(os.devnull), hardware))
         return 0
     with terminal_progress() as progress:
-        run = run_plan(plan, store=store, out=out, progress=progress, hardware=hardware, started_s=started_s)
+        run = run_plan(plan, store=store, out=out, progress=progress, hardware=hardware, started_s=started_s, jobs=jobs)
         report = make_report(run)
         render_all(report, out)
         code = exit_code(run, report)
@@ -58,6 +63,16 @@ def optimize(options: argparse.Namespace) -> int:
         print(f"Result: {result_hash(out, names)[:16]}   {run.seconds:.1f} s   exit code {code}")
     sys.stdout.flush()
     return code
+
+
+def _jobs(wanted: str | None) -> int:
+    """How many processes compile beside the run: as asked for, or two where there are two cores."""
+    text = os.environ.get("EDGECV_JOBS", "auto") if wanted is None else wanted
+    if text == "auto":
+        return MOST_JOBS if (os.cpu_count() or 1) >= MOST_JOBS else 0
+    if not text.isdecimal():
+        raise UsageError(f"jobs is {text!r}; allowed: auto, or how many processes compile beside the run (0: none)")
+    return int(text)
 
 
 def plan_values(plan: Plan, store: Store) -> dict[str, Any]:

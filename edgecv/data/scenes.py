@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ SIZE = (240, 320)
 _FIRST = {"train": 0, "test": 1_000_000}
 _SECONDS = 120.0
 _MOMENTS = 20
+_REMEMBERED = 64
+"""Drawn scenes that a reader keeps, 0.2 MB each."""
 
 
 class ScenesReader:
@@ -55,6 +57,8 @@ class ScenesReader:
     ) -> None:
         self._numbers = tuple(numbers)
         self._spec, self._look, self._form = spec, look, form
+        # Calibration pictures are hashed, compared and then used: drawing them takes longer than a small network.
+        self._seen = lru_cache(_REMEMBERED)(self._draw)
         self.ids: Sequence[str] = tuple(f"{split}-{number:05d}" for split, number in numbers)
 
     @property
@@ -88,7 +92,7 @@ class ScenesReader:
         for index, name in enumerate(self.ids):
             yield name, self._seen(index)
 
-    def _seen(self, index: int) -> tuple[Image, Any]:
+    def _draw(self, index: int) -> tuple[Image, Any]:
         split, number = self._numbers[index]
         seed = _FIRST[split] + number
         scene, moments = Scene(replace(self._spec, seed=seed)), np.random.default_rng([seed, 9])

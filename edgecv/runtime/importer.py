@@ -14,6 +14,7 @@ from edgecv import backends
 from edgecv.core.artifact import Chain, Manifest, file_entries, files_hash, write_manifest
 from edgecv.core.contract import InputContract
 from edgecv.core.kinds import FAMILY_KINDS
+from edgecv.core.protocols import Backend
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.state import state_of
 from edgecv.core.target import Precision
@@ -53,11 +54,7 @@ def import_model(
     """
     source, place = Path(file), Path(out)
     _check_arguments(source, place, name, contract)
-    backend_name = target_backend or backends.backend_for_file(source)
-    backend = backends.get(backend_name)
-    lacking = backend.missing(to="run")
-    if lacking is not None:
-        raise ToolchainError(f"importing {source} needs the engine {backend_name}: {lacking}")
+    backend = _engine_for(source, target_backend)
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
@@ -73,8 +70,8 @@ def import_model(
         entries = file_entries(partial, copied)
         manifest = Manifest(
             name=name,
-            target=f"imported-{backend_name}",
-            backend=backend_name,
+            target=f"imported-{backend.NAME}",
+            backend=backend.NAME,
             precision=precision or _precision((*inputs, *outputs)),
             status="ready",
             family=family,
@@ -94,6 +91,16 @@ def import_model(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return place
+
+
+def _engine_for(source: Path, wanted: str | None) -> Backend:
+    """The backend ``wanted``, or the one that takes the file's suffix; its engine is installed."""
+    name = wanted or backends.backend_for_file(source)
+    backend = backends.get(name)
+    lacking = backend.missing(to="run")
+    if lacking is not None:
+        raise ToolchainError(f"importing {source} needs the engine {name}: {lacking}")
+    return backend
 
 
 def _check_arguments(source: Path, place: Path, name: str, contract: InputContract) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -290,21 +291,12 @@ def open_session(
     """
     spec.check()
     profile = Profile()
-    levels = load_levels(spec.detect or spec.model, threads=spec.threads, score=spec.score)
-    opened: list[Callable[[], None]] = [level.model.close for level in levels]
-    try:
-        _check_first(spec, levels[0])
-        labels = levels[0].model.manifest.family.labels
-        second = open_second(spec.second, labels, threads=spec.threads) if spec.second is not None else None
-        if second is not None:
-            opened.append(second.close)
-        looks = open_looks(spec.reid, threads=spec.threads) if spec.reid else None
-        if looks is not None:
-            opened.append(looks.close)
+    with ExitStack() as opened:
+        levels, second, looks = _open_networks(spec, opened)
         make = source or (lambda: parse_source(spec.camera, spec.camera_options))
         camera = Camera(make, persistence=persistence, on_event=profile.event)
         facts = camera.open()
-        opened.append(camera.close)
+        opened.callback(camera.close)
         policy = spec.policy_for(live=facts.live)
         zones = tuple(ThermalZone(**zone) for zone in levels[0].model.manifest.thermal)
         finished: list[Callable[[FrameResult], None]] = []
@@ -321,14 +313,14 @@ def open_session(
             max_frames=spec.frames,
         )
         session = Session(
-            spec=spec,
-            facts=facts,
-            policy=policy,
-            camera=camera,
-            levels=levels,
-            loop=Loop(parts, profile),
-            profile=profile,
-            vitals=vitals or open_vitals(zones),
+            spec,
+            facts,
+            policy,
+            camera,
+            levels,
+            Loop(parts, profile),
+            profile,
+            vitals or open_vitals(zones),
             sinks=[],
             second=second,
             looks=looks,
@@ -337,11 +329,26 @@ def open_session(
         )
         finished.append(session.take)
         _open_sinks(session, [*sinks, *([("callback", Callback(on_result), policy)] if on_result else [])], opened)
-    except BaseException:
-        for close in reversed(opened):
-            close()
-        raise
+        opened.pop_all()  # the session closes them
     return session
+
+
+def _open_networks(
+    spec: PipelineSpec, opened: ExitStack
+) -> tuple[tuple[Level, ...], SecondRunner | None, LooksRunner | None]:
+    """The first networks, the second one and the one that tells looks apart; ``opened`` closes them."""
+    levels = load_levels(spec.detect or spec.model, threads=spec.threads, score=spec.score)
+    for level in levels:
+        opened.callback(level.model.close)
+    _check_first(spec, levels[0])
+    second = looks = None
+    if spec.second is not None:
+        second = open_second(spec.second, levels[0].model.manifest.family.labels, threads=spec.threads)
+        opened.callback(second.close)
+    if spec.reid:
+        looks = open_looks(spec.reid, threads=spec.threads)
+        opened.callback(looks.close)
+    return levels, second, looks
 
 
 def _check_first(spec: PipelineSpec, first: Level) -> None:
@@ -366,7 +373,7 @@ def _governor(spec: PipelineSpec, levels: tuple[Level, ...], zones: Sequence[The
     return Governor(len(levels), limits_c=limits, deadline_ms=spec.deadline_ms)
 
 
-def _open_sinks(session: Session, given: Sequence[tuple[str, Sink, Policy]], opened: list[Callable[[], None]]) -> None:
+def _open_sinks(session: Session, given: Sequence[tuple[str, Sink, Policy]], opened: ExitStack) -> None:
     spec, profile = session.spec, session.profile
     wanted = [*(parse_sink(text) for text in spec.sinks), *given]
     if spec.live:
@@ -377,7 +384,7 @@ def _open_sinks(session: Session, given: Sequence[tuple[str, Sink, Policy]], ope
         kept: Policy = "latest" if session.policy == "latest" else policy
         runner = SinkRunner(name, sink, policy=kept, on_event=profile.event, on_time=profile.stage)
         runner.open(session.facts)
-        opened.append(runner.close)
+        opened.callback(runner.close)
         session.sinks.append(runner)
     if session.live is not None:
         session.notes.append(f"Live page: {session.live.address}")

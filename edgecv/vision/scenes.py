@@ -25,6 +25,7 @@ _ONE = 1 << _SHIFT
 _MIN_VISIBLE = 0.5
 _MIN_INSIDE = 0.5
 _HAZE_M, _HAZE_GRAY = 8.0, 205.0
+_GRAINS = 4
 _MAX_OBJECTS = 200  # each has a number in a mask of bytes
 
 
@@ -117,7 +118,8 @@ class Scene:
 
     spec: SceneSpec
     _background: Any = field(default=None, repr=False)
-    _noise: Any = field(default=None, repr=False)
+    _draws: np.random.Generator | None = field(default=None, repr=False)
+    _noise: list[Any] = field(default_factory=list, repr=False)
 
     def frame(self, index: int) -> SceneFrame:
         """The frame ``index`` (0 or more) with its truth."""
@@ -171,10 +173,11 @@ class Scene:
         return picture
 
     def _grain(self, index: int) -> Any:
-        if self._noise is None:
-            draws = np.random.default_rng([self.spec.seed, 2])
-            self._noise = draws.normal(0, self.spec.noise, (4, *self.spec.size, 3)).astype(np.int16)
-        return self._noise[index % 4]
+        """One of four pictures of noise; they follow each other in one row of draws."""
+        while len(self._noise) <= index % _GRAINS:
+            self._draws = self._draws or np.random.default_rng([self.spec.seed, 2])
+            self._noise.append(self._draws.normal(0, self.spec.noise, (*self.spec.size, 3)).astype(np.int16))
+        return self._noise[index % _GRAINS]
 
 
 @lru_cache(maxsize=4096)
