@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -28,18 +27,21 @@ def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = 
     Raises:
         ModelError: `torch.export` cannot trace the module; the message holds its reason.
     """
-    shapes: Any = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if dynamic_batch else None
+    inputs = all_inputs(example)
+    shapes = torch.export.ShapesCollection()
+    for item in inputs if dynamic_batch else ():
+        shapes[item] = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
     was_training = [name for name, part in module.named_modules() if part.training]
     module.eval()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
-            program = torch.export.export(module, all_inputs(example), dynamic_shapes=shapes)
+            program = torch.export.export(module, inputs, dynamic_shapes=shapes if dynamic_batch else None)
             graph = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:
         raise ModelError(
             f"torch.export cannot trace {type(module).__name__} on an input of shape "
-            f"{tuple(all_inputs(example)[0].shape)}: {error}. "
+            f"{tuple(inputs[0].shape)}: {error}. "
             "Data-dependent control flow and shapes must leave the forward method (move post-processing out of it)."
         ) from error
     finally:

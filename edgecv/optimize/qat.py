@@ -3,6 +3,11 @@
 Batch norms are folded into the layers before fake quantisers are put in: nothing has to be matched and rewritten
 (torchao spends half a minute on that where there are batch norms), and what trains is what is deployed. Where
 their statistics shall move at first, they come back beside the layers (`edgecv.optimize.live_norm`).
+
+Of a network that streams the graph is the step form, whose int8 state has one scale where it goes in and where it comes
+out. It trains on whole clips: frame after frame goes through it with the rounded state of the frame before, and the
+gradient of the last answer goes back through all of them (backpropagation through time: P. J. Werbos, Proceedings of
+the IEEE 78, 1990).
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
 from edgecv.backends.common import quiet
@@ -19,15 +24,17 @@ from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
+from edgecv.models.streaming import StepForm, Unrolled
 from edgecv.optimize.capture import capture
 from edgecv.optimize.distill import as_distill
-from edgecv.optimize.examples import picture_shape, pictures
+from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.features import mark_features, unmark_features
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import FOLDED, FoldedNorm, spell_batch_norms
-from edgecv.optimize.live_norm import fold_live_norms, restore_norms, set_live
+from edgecv.optimize.live_norm import fold_live_norms, restore_norms, set_live, share_of_run
 from edgecv.optimize.lsq import learn_steps
 from edgecv.optimize.pt2e import (
+    MovingAverageMinMaxObserver,
     convert_pt2e,
     disable_fake_quant,
     disable_observer,
@@ -48,7 +55,7 @@ Fit = Callable[[nn.Module, Hooks], FitResult]
 
 def quantize_qat(
     module: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     step: Quantize,
     calibration: Batches,
@@ -59,12 +66,13 @@ def quantize_qat(
 ) -> tuple[QuantizedGraph, FitResult]:
     """Quantise ``module`` to int8 by the targets' rules and train it with the rounding in place.
 
-    ``example`` is `(1, C, H, W)` float32. The first ranges come from ``samples`` calibration pictures. Observed
-    step sizes follow the data during the first ``step.freeze_ranges`` of the epochs and are frozen for the rest,
-    so that the weights settle on the scales that are deployed; learned ones (`edgecv.optimize.lsq`) train to the
-    end. Batch norms follow the batches during the first ``step.freeze_norms`` of the epochs. ``fit`` gets the
-    graph (any batch size) and hooks, and runs ``step.epochs`` epochs. Zeros of sparse weights stay. ``module`` is
-    not changed. Same seed, same result.
+    ``example`` is `(1, C, H, W)` float32; of a step form (`edgecv.models.streaming`) a frame and its state, with
+    ``calibration`` of `edgecv.optimize.examples.steps_of`. The first ranges come from ``samples`` calibration
+    pictures. Observed step sizes follow the data during the first ``step.freeze_ranges`` of the epochs and are frozen
+    for the rest, so that the weights settle on the scales that are deployed; learned ones (`edgecv.optimize.lsq`) train
+    to the end. Batch norms follow the batches during the first ``step.freeze_norms`` of the epochs. ``fit`` gets the
+    graph (any batch size; of a step form it takes whole clips) and hooks, and runs ``step.epochs`` epochs. Zeros of
+    sparse weights stay. ``module`` is not changed. Same seed, same result.
     Straight-through estimator: Bengio et al., arXiv:1308.3432; scheme: Jacob et al., arXiv:1712.05877.
 
     Raises:
@@ -73,8 +81,9 @@ def quantize_qat(
         ToolchainError: torchao refuses the graph.
     """
     report = progress or SilentProgress()
+    frames = module.frames if isinstance(module, StepForm) else 1
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums, training=True)
-    graph = capture(module, torch.cat([example, example]), dynamic_batch=True)
+    graph = capture(module, tuple(torch.cat([item, item]) for item in all_inputs(example)), dynamic_batch=True)
     folded = graph.meta.pop(FOLDED, {})
     spell_batch_norms(graph)
     guard_flat_ranges(graph)
@@ -83,7 +92,9 @@ def quantize_qat(
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
     report.line(f"quantize: training, {step.scheme}, {step.step_sizes} step sizes, {step.epochs} epochs")
     _first_ranges(prepared, calibration, samples=samples, shape=picture_shape(example))
-    result = fit(prepared, _prepare_training(prepared, step, folded))
+    hooks = _prepare_training(prepared, step, folded, frames)
+    trained = Unrolled(prepared, all_inputs(example), together=True) if isinstance(module, StepForm) else prepared
+    result = fit(trained, hooks)
     prepared.cpu()
     unmark_features(prepared)
     fold_live_norms(prepared)
@@ -95,8 +106,12 @@ def quantize_qat(
         return wrap_up(converted, plan=quantizer.plan, example=example, calibration=calibration), result
 
 
-def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm]) -> Hooks:
-    """Bring in what the step asks for beside fake quantisers; gives the hooks that keep its schedule."""
+def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm], frames: int) -> Hooks:
+    """Bring in what the step asks for beside fake quantisers; gives the hooks that keep its schedule. The graph runs
+    once for each of the ``frames`` in a training step."""
+    for part in prepared.modules():
+        if isinstance(part, MovingAverageMinMaxObserver):
+            part.averaging_constant = share_of_run(part.averaging_constant, frames)
     if step.step_sizes == "learned":
         learn_steps(prepared)
     features = as_distill(step.distill).features
@@ -104,7 +119,7 @@ def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, F
         mark_features(prepared, features)
     live_epochs = round(step.epochs * step.freeze_norms)
     if live_epochs:
-        restore_norms(prepared, folded)
+        restore_norms(prepared, folded, frames=frames)
     frozen_from = max(1, live_epochs, round(step.epochs * step.freeze_ranges))
 
     def on_epoch_start(trained: nn.Module, epoch: int) -> None:
@@ -143,5 +158,5 @@ def _first_ranges(prepared: GraphModule, calibration: Batches, *, samples: int, 
     prepared.apply(disable_fake_quant)
     with torch.no_grad():
         for picture in pictures(calibration, limit=samples, shape=shape):
-            prepared(picture)
+            prepared(*all_inputs(picture))
     prepared.apply(enable_fake_quant)
