@@ -8,6 +8,7 @@ import torch
 from torch.fx import GraphModule
 
 from edgecv.errors import ModelError
+from edgecv.models.streaming import StepForm
 from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.fold import fold_batch_norms, spell_global_pools
 from edgecv.optimize.graph import remove_no_ops
@@ -49,6 +50,8 @@ def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = 
             module.get_submodule(name).training = True
     assert isinstance(graph, GraphModule)
     _own_constants(graph)
+    if isinstance(module, StepForm):
+        _own_names(graph)
     remove_no_ops(graph)
     fold_batch_norms(graph)
     spell_global_pools(graph)
@@ -63,3 +66,11 @@ def _own_constants(graph: GraphModule) -> None:
                 part.register_parameter(name, torch.nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
             for name, buffer in list(part.named_buffers(recurse=False)):
                 part.register_buffer(name, buffer.detach().clone())
+
+
+def _own_names(graph: GraphModule) -> None:
+    """Let the nodes of a step form name their modules as its network does: the form's only part is that."""
+    for node in graph.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        named = {key: (path.removeprefix("module").removeprefix("."), kind) for key, (path, kind) in stack.items()}
+        node.meta["nn_module_stack"] = named

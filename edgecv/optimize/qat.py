@@ -12,7 +12,7 @@ the IEEE 78, 1990).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -26,15 +26,15 @@ from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.models.streaming import StepForm, Unrolled
 from edgecv.optimize.capture import capture
+from edgecv.optimize.clip_ranges import begin_clips
 from edgecv.optimize.distill import as_distill
 from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.features import mark_features, unmark_features
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import FOLDED, FoldedNorm, spell_batch_norms
-from edgecv.optimize.live_norm import fold_live_norms, restore_norms, set_live, share_of_run
+from edgecv.optimize.live_norm import fold_live_norms, restore_norms, set_live
 from edgecv.optimize.lsq import learn_steps
 from edgecv.optimize.pt2e import (
-    MovingAverageMinMaxObserver,
     convert_pt2e,
     disable_fake_quant,
     disable_observer,
@@ -82,7 +82,9 @@ def quantize_qat(
     """
     report = progress or SilentProgress()
     frames = module.frames if isinstance(module, StepForm) else 1
-    quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums, training=True)
+    quantizer = EdgeQuantizer(
+        scheme=step.scheme, keep_float=step.keep_float, sums=step.sums, training=True, clips=frames > 1
+    )
     graph = capture(module, tuple(torch.cat([item, item]) for item in all_inputs(example)), dynamic_batch=True)
     folded = graph.meta.pop(FOLDED, {})
     spell_batch_norms(graph)
@@ -91,10 +93,10 @@ def quantize_qat(
     with quiet(log):
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
     report.line(f"quantize: training, {step.scheme}, {step.step_sizes} step sizes, {step.epochs} epochs")
-    _first_ranges(prepared, calibration, samples=samples, shape=picture_shape(example))
+    seen = pictures(calibration, limit=samples, shape=picture_shape(example))
+    _first_ranges(prepared, seen, frames=frames)
     hooks = _prepare_training(prepared, step, folded, frames)
-    trained = Unrolled(prepared, all_inputs(example), together=True) if isinstance(module, StepForm) else prepared
-    result = fit(trained, hooks)
+    result = fit(_over_clips(prepared, example) if isinstance(module, StepForm) else prepared, hooks)
     prepared.cpu()
     unmark_features(prepared)
     fold_live_norms(prepared)
@@ -109,9 +111,6 @@ def quantize_qat(
 def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm], frames: int) -> Hooks:
     """Bring in what the step asks for beside fake quantisers; gives the hooks that keep its schedule. The graph runs
     once for each of the ``frames`` in a training step."""
-    for part in prepared.modules():
-        if isinstance(part, MovingAverageMinMaxObserver):
-            part.averaging_constant = share_of_run(part.averaging_constant, frames)
     if step.step_sizes == "learned":
         learn_steps(prepared)
     features = as_distill(step.distill).features
@@ -148,8 +147,8 @@ def _prepared(graph: GraphModule, quantizer: EdgeQuantizer, *, name: str) -> Gra
         ) from error
 
 
-def _first_ranges(prepared: GraphModule, calibration: Batches, *, samples: int, shape: tuple[int, ...]) -> None:
-    """Observe float values of the calibration pictures before any rounding.
+def _first_ranges(prepared: GraphModule, seen: Iterable[Example], *, frames: int) -> None:
+    """Observe float values of the calibration pictures before any rounding, so many ``frames`` to a clip.
 
     These ranges are as wide as the values. From those of post-training quantisation, which cut, training with learned
     steps ends lower: what is cut has no gradient (IMDN on Set5, two epochs: 36.5 dB instead of 37.0).
@@ -157,6 +156,15 @@ def _first_ranges(prepared: GraphModule, calibration: Batches, *, samples: int, 
     prepared.apply(enable_observer)
     prepared.apply(disable_fake_quant)
     with torch.no_grad():
-        for picture in pictures(calibration, limit=samples, shape=shape):
+        for number, picture in enumerate(seen):
+            if number % frames == 0:
+                begin_clips(prepared)
             prepared(*all_inputs(picture))
     prepared.apply(enable_fake_quant)
+
+
+def _over_clips(prepared: GraphModule, example: Example) -> nn.Module:
+    """A prepared step form as a network that takes whole clips, and observes them as such."""
+    whole = Unrolled(prepared, all_inputs(example), together=True)
+    whole.register_forward_pre_hook(lambda *_: begin_clips(prepared))
+    return whole

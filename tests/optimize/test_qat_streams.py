@@ -22,7 +22,6 @@ from edgecv.models.reference_streaming import tsm
 from edgecv.models.streaming import Unrolled, deploy_form, whole_form
 from edgecv.optimize.examples import steps_of
 from edgecv.optimize.export import save_program, write_onnx
-from edgecv.optimize.live_norm import LiveNorm
 from edgecv.optimize.ptq import quantize_ptq
 from edgecv.optimize.qat import Fit, quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
@@ -33,12 +32,14 @@ from .test_examples import CONTRACT, ENGINES, batches, clips, compiled, lively, 
 
 pytestmark = pytest.mark.build
 
-STEP = Quantize("qat", epochs=3, lr=3e-3)
+STEP = Quantize("qat", epochs=3, lr=1e-2)
 COUNT = 24
+LIMIT = 0.2
+"""A loss that the float network of `taught` does not reach."""
 
 
 def moving(seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips `(24, 15, 16, 24)` of a bright bar that stands still or moves right or left; the same picture at the end."""
+    """Clips `(24, 15, 16, 24)` of a bright bar that stands still or moves right or left."""
     values = torch.rand(COUNT, 5, 3, 16, 24, generator=torch.Generator().manual_seed(seed)) * 0.4
     truths = torch.arange(COUNT) % 3
     for clip, truth in zip(values, truths.tolist(), strict=True):
@@ -100,6 +101,21 @@ def training(
     return run
 
 
+def taught() -> nn.Module:
+    """A network that has begun to tell the movements apart, in float."""
+    module = small().train()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 0.3
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    for epoch in range(6):
+        for values, truths in Shuffled()(epoch):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(torch.from_numpy(values)), torch.from_numpy(truths)).backward()
+            optimizer.step()
+    return module.eval()
+
+
 def calibration(module: nn.Module) -> tuple[nn.Module, tuple[torch.Tensor, ...], Batches]:
     """The step form, its inputs and the steps of some clips."""
     form, example = deploy_form(module, CONTRACT)
@@ -122,7 +138,10 @@ def scales(made: QuantizedGraph) -> dict[str, tuple[float, int]]:
 
 @dataclass(frozen=True)
 class Trained:
+    """A float network, what post-training quantisation makes of it, and what training does."""
+
     module: nn.Module
+    plain: QuantizedGraph
     made: QuantizedGraph
     result: FitResult
     folder: Path
@@ -130,29 +149,45 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    module, folder = small(), tmp_path_factory.mktemp("trained")
-    made, result = quantise(module, replace(STEP, epochs=6))
+    module, folder = taught(), tmp_path_factory.mktemp("trained")
+    form, example, steps = calibration(module)
+    plain = quantize_ptq(form, example, step=Quantize("ptq", ranges="minmax"), calibration=steps)
+    made, result = quantise(module, STEP)
     save_program(made.program, folder / "program.pt2")
     write_onnx(made.program, folder / "model.onnx", log=folder / "log")
-    return Trained(module, made, result, folder)
+    return Trained(module, plain, made, result, folder)
 
 
-def test_the_loss_falls_and_the_deployed_graph_has_learned_what_post_training_cannot(trained: Trained) -> None:
-    assert trained.result.losses[-1] < 0.6 * trained.result.losses[0]
+def test_the_int8_graph_learns_more_than_post_training_keeps(trained: Trained) -> None:
+    assert trained.result.losses[-1] < 0.5 * trained.result.losses[0]
     values, truths = moving(seed=4)
-    form, example, steps = calibration(trained.module)
-    plain = quantize_ptq(form, example, step=Quantize("ptq"), calibration=steps)
     losses = [
         float(nn.functional.cross_entropy(answers(made, trained.module, values), truths))
-        for made in (trained.made, plain)
+        for made in (trained.made, trained.plain)
     ]
-    assert losses[0] < 0.7 * losses[1]
+    assert losses[0] < 0.6 * losses[1]
 
 
 def test_it_becomes_int8_where_post_training_makes_it_int8(trained: Trained) -> None:
-    form, example, steps = calibration(trained.module)
-    plain = quantize_ptq(form, example, step=Quantize("ptq"), calibration=steps)
-    assert sorted(item.why for item in trained.made.plan) == sorted(item.why for item in plain.plan)
+    rules = [sorted(item.why.partition(";")[0] for item in made.plan) for made in (trained.made, trained.plain)]
+    assert rules[0] == rules[1]
+    assert "float" not in {item.kind for item in trained.made.plan}
+
+
+def test_before_training_the_ranges_are_those_of_whole_clips(trained: Trained) -> None:
+    """The answers of a clip's first frames are small, and those of the last one are not cut."""
+    values, truths = moving()
+
+    def untrained(graph: nn.Module, hooks: Hooks) -> FitResult:
+        hooks.set_mode(graph, False)
+        return FitResult(graph, 0, 0, None, ())
+
+    made, _ = quantise(trained.module, STEP, untrained)
+    found, known = scales(made)["linear"][0], scales(trained.plain)["linear"][0]
+    assert 0.7 * known < found < 1.1 * known
+    with torch.no_grad():
+        wanted = nn.functional.cross_entropy(trained.module(values), truths)
+    assert nn.functional.cross_entropy(answers(made, trained.module, values), truths) < 1.6 * wanted
 
 
 @pytest.mark.parametrize("step_sizes", ["observed", "learned"])
@@ -210,9 +245,9 @@ def test_all_engines_answer_as_torch_and_hand_the_state_over_without_loss(traine
 
 def test_a_shift_network_trains_too() -> None:
     torch.manual_seed(2)
-    options = {"channels": [4, 4, 4, 4], "stem_width": 2}
+    options = {"channels": [4, 4, 4, 4], "stem_width": 4}
     module = lively(tsm(frames=5, backbone="timm:resnet10t", num_classes=3, parts=4, options=options))
-    made, result = quantise(module, replace(STEP, epochs=2, freeze_norms=0.5, lr=1e-2))
+    made, result = quantise(module, replace(STEP, freeze_norms=0.5))
     assert result.losses[-1] < result.losses[0]
     assert "float" not in {record.kind for record in made.plan}
     found = scales(made)
@@ -238,56 +273,28 @@ def test_a_killed_training_goes_on_and_gives_the_same_graph(tmp_path: Path) -> N
 
 def test_features_are_compared_at_the_last_frame() -> None:
     module, teacher = small(), small()
-    step = replace(STEP, distill=Distill(weight=1.0, features=("module.mix",)), epochs=2)
+    step = replace(STEP, distill=Distill(weight=1.0, features=("mix",)), epochs=2)
     made, result = quantise(module, step, training(step, teacher=teacher))
     assert result.losses[-1] < result.losses[0]
     assert not any("feature_tap" in node.name for node in made.program.graph.nodes)
 
 
-def test_norms_follow_the_frames_and_normalise_as_they_will_when_deployed() -> None:
-    module, seen = small(), list[torch.Tensor]()
-
-    def follow(graph: nn.Module, hooks: Hooks) -> FitResult:
-        hooks.set_mode(graph, False)
-        before = {name: value.clone() for name, value in graph.state_dict().items()}
-        with torch.no_grad():
-            still = graph(clips(8))
-        hooks.set_mode(graph, True)
-        assert hooks.on_epoch_start is not None
-        hooks.on_epoch_start(graph, 0)
-        norms = [part for part in graph.modules() if isinstance(part, LiveNorm)]
-        assert norms
-        for part in norms:
-            part.mean += 0.5  # statistics that do not fit
-        for _ in range(60):
-            graph(clips(8)).sum().backward()
-        hooks.set_mode(graph, False)
-        graph.load_state_dict({name: value for name, value in before.items() if "live" not in name}, strict=False)
-        with torch.no_grad():
-            seen.extend((still, graph(clips(8))))
-        return FitResult(graph, 0, 0, None, ())
-
-    quantise(module, replace(STEP, freeze_norms=1.0), follow)
-    # lively: the statistics of the float network are those of these very clips, all frames of them
-    assert (seen[1] - seen[0]).abs().max() < 0.3 * seen[0].std()
-
-
-def test_the_ladder_ends_with_training(tmp_path: Path) -> None:
-    module = small()
-    form, example, steps = calibration(module)
+def test_the_ladder_ends_with_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecv.optimize.repair.RUNGS", ())
+    form, example, steps = calibration(taught())
     values, truths = moving(seed=4)
 
     def judge(candidate: nn.Module) -> Judged:
         with torch.no_grad():
             found = whole_form(candidate, example, CONTRACT)(values)
         loss = float(nn.functional.cross_entropy(found, truths))
-        return Judged(-loss, DropFigures(loss - 0.8, None, 0.0, "fail" if loss > 0.8 else "pass"))
+        return Judged(-loss, DropFigures(loss - LIMIT, None, 0.0, "fail" if loss > LIMIT else "pass"))
 
     def train(wanted: Quantize) -> tuple[QuantizedGraph, nn.Module]:
         made, _ = quantize_qat(form, example, step=wanted, calibration=steps, fit=training(wanted))
         return made, made.program.module()
 
-    step = Quantize("ptq", ranges="minmax", repair="full", epochs=6, lr=3e-3)
+    step = Quantize("ptq", ranges="minmax", repair="full", epochs=3, lr=1e-2)
     _, found = repair(Workshop(form, example, steps, judge, train=train), step)
     assert found.rungs[-1].rung == "quantisation-aware training"
     assert found.rungs[-1].kept
