@@ -19,9 +19,10 @@ RECIPE = Path(__file__).resolve().parents[2] / "recipes/video/scenes-tsm.yaml"
 SMALL = (
     "data.train.limit=36",
     "data.eval.limit=54",
-    "data.calibration.source.limit=9",
-    "data.calibration.samples=9",
+    "data.calibration.source.limit=18",
+    "data.calibration.samples=18",
     "targets=[host-onnxruntime]",
+    "budgets.accuracy.max_drop=0.2",
 )
 
 
