@@ -80,8 +80,8 @@ def quantize(
     climbed: Repair | None = None
     if step.method == "qat" and training is not None:
         made, result = quantize_qat(
-            module,
-            example[0],
+            form,
+            example,
             step=step,
             calibration=calibration,
             fit=make_fit(context.progress, recipe, step, training),
@@ -163,7 +163,7 @@ def _post_training(
         assert training is not None
         trained, _ = quantize_qat(
             module,
-            example[0],
+            example,
             step=wanted,
             calibration=batches,
             fit=make_fit(context.progress, recipe, wanted, training),

@@ -13,6 +13,7 @@ old and new frames keeps one scale for all that it joins.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,9 +36,9 @@ class _Tape:
     fresh: list[Tensor] = field(default_factory=list)
 
     def take(self, features: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The state of the next part; where the tape has none, zeros of this ``shape``."""
+        """The state of the next part; where the tape has none, zeros of this ``shape`` for each of the frames."""
         found = next(self.past, None)
-        return features.new_zeros(shape) if found is None else found
+        return features.new_zeros((features.shape[0], *shape)) if found is None else found
 
 
 class TimeConv(nn.Module):
@@ -58,8 +59,8 @@ class TimeConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         _, channels, height, width = features.shape
         if self.tape is not None:
-            before = self.tape.take(features, (1, channels, self.kernel - 1, height * width))
-            rows = torch.cat([before, features.reshape(1, channels, 1, height * width)], dim=2)
+            before = self.tape.take(features, (channels, self.kernel - 1, height * width))
+            rows = torch.cat([before, features.reshape(-1, channels, 1, height * width)], dim=2)
             self.tape.fresh.append(rows[:, :, 1:])
             stepped: Tensor = self.conv(rows)
             return stepped.reshape(features.shape)
@@ -84,7 +85,7 @@ class Shift(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         moved = features.shape[1] // self.parts
         if self.tape is not None:
-            before = self.tape.take(features, (1, moved, *features.shape[2:]))
+            before = self.tape.take(features, (moved, *features.shape[2:]))
             self.tape.fresh.append(features[:, :moved])
             return torch.cat([before, features[:, moved:]], dim=1)
         clips = features.reshape(-1, self.frames, *features.shape[1:])
@@ -95,12 +96,18 @@ class Shift(nn.Module):
 class StepForm(nn.Module):
     """The step form of ``module``: `(1, C, H, W)` and its state -> scores `(1, classes)` and the next state.
 
-    It shares the weights of ``module``, which takes clips as before in between.
+    It shares the weights of ``module``, which takes clips as before in between. In training the frames of several clips
+    go through it at once, `(N, C, H, W)` with N states.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+
+    @property
+    def frames(self) -> int:
+        """Frames of the clips that ``module`` takes."""
+        return max(part.frames for part in _parts(self.module))
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         with _switched(self.module, _Tape(iter(state))) as tape:
@@ -111,24 +118,29 @@ class StepForm(nn.Module):
 class Unrolled(nn.Module):
     """``step``, a step form or what was made of one, over whole clips: `(N, T * C, H, W)` -> `(N, classes)`.
 
-    Each clip begins with the state ``start`` (zeros); the scores are those of its last frame.
+    ``example`` are the inputs of ``step`` for one frame; each clip begins with their state (zeros). The scores are
+    those of a clip's last frame, and gradients go back through all frames. ``together``: ``step`` takes frames of
+    several clips at once, as in training; else clip after clip goes through it.
     """
 
-    def __init__(self, step: nn.Module, start: tuple[Tensor, ...], channels: int) -> None:
+    def __init__(self, step: nn.Module, example: tuple[Tensor, ...], *, together: bool = False) -> None:
         super().__init__()
-        self.step, self.start, self.channels = step, start, channels
+        self.step, self.together = step, together
+        self.start, self.channels = example[1:], example[0].shape[1]
 
-    def steps(self, clip: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """Frame by frame of one clip `(1, T * C, H, W)`: what goes into ``step`` (the frame and the state by then) and
+    def steps(self, clips: Tensor) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """Frame by frame of clips `(N, T * C, H, W)`: what goes into ``step`` (the frames and the state by then) and
         the scores that come out."""
-        state = self.start
-        for frame in clip.split(self.channels, dim=1):
+        count = clips.shape[0]
+        state = tuple(item.to(clips.device).expand(count, *item.shape[1:]) for item in self.start)
+        for frame in clips.split(self.channels, dim=1):
             scores, *fresh = self.step(frame, *state)
             yield (frame, *state), scores
             state = tuple(fresh)
 
     def forward(self, clips: Tensor) -> Tensor:
-        return torch.cat([list(self.steps(clip))[-1][1] for clip in clips.split(1)])
+        parts = (clips,) if self.together else clips.split(1)
+        return torch.cat([deque(self.steps(part), maxlen=1)[0][1] for part in parts])
 
 
 def deploy_form(module: nn.Module, contract: InputContract) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -154,7 +166,7 @@ def whole_form(step: nn.Module, example: tuple[Tensor, ...], contract: InputCont
 
     ``example`` are its inputs.
     """
-    return Unrolled(step, example[1:], contract.channels) if contract.streams else step
+    return Unrolled(step, example) if contract.streams else step
 
 
 def check_streams(module: nn.Module) -> None:

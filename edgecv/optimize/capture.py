@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch.fx import GraphModule
 
 from edgecv.errors import ModelError
+from edgecv.models.streaming import StepForm
 from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.fold import fold_batch_norms, spell_global_pools
 from edgecv.optimize.graph import remove_no_ops
@@ -28,18 +28,21 @@ def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = 
     Raises:
         ModelError: `torch.export` cannot trace the module; the message holds its reason.
     """
-    shapes: Any = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if dynamic_batch else None
+    inputs = all_inputs(example)
+    shapes = torch.export.ShapesCollection()
+    for item in inputs if dynamic_batch else ():
+        shapes[item] = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
     was_training = [name for name, part in module.named_modules() if part.training]
     module.eval()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
-            program = torch.export.export(module, all_inputs(example), dynamic_shapes=shapes)
+            program = torch.export.export(module, inputs, dynamic_shapes=shapes if dynamic_batch else None)
             graph = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:
         raise ModelError(
             f"torch.export cannot trace {type(module).__name__} on an input of shape "
-            f"{tuple(all_inputs(example)[0].shape)}: {error}. "
+            f"{tuple(inputs[0].shape)}: {error}. "
             "Data-dependent control flow and shapes must leave the forward method (move post-processing out of it)."
         ) from error
     finally:
@@ -47,6 +50,8 @@ def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = 
             module.get_submodule(name).training = True
     assert isinstance(graph, GraphModule)
     _own_constants(graph)
+    if isinstance(module, StepForm):
+        _own_names(graph)
     remove_no_ops(graph)
     fold_batch_norms(graph)
     spell_global_pools(graph)
@@ -61,3 +66,11 @@ def _own_constants(graph: GraphModule) -> None:
                 part.register_parameter(name, torch.nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
             for name, buffer in list(part.named_buffers(recurse=False)):
                 part.register_buffer(name, buffer.detach().clone())
+
+
+def _own_names(graph: GraphModule) -> None:
+    """Let the nodes of a step form name their modules as its network does: the form's only part is that."""
+    for node in graph.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        named = {key: (path.removeprefix("module").removeprefix("."), kind) for key, (path, kind) in stack.items()}
+        node.meta["nn_module_stack"] = named

@@ -46,8 +46,7 @@ def steps_of(calibration: Batches, module: torch.nn.Module, example: Example) ->
     frame where it streams, else as it is."""
     if not isinstance(module, StepForm):
         return calibration
-    frame, *state = all_inputs(example)
-    return ClipSteps(calibration, Unrolled(module.eval(), tuple(state), frame.shape[1]))
+    return ClipSteps(calibration, Unrolled(module.eval(), all_inputs(example)))
 
 
 def all_inputs(example: Example) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from edgecv.core.recipe import Distill
 from edgecv.errors import ModelError
+from edgecv.models.streaming import Unrolled
 from edgecv.optimize.graph import finish, module_path
 
 __all__ = ["TAPS", "FeatureTaps", "attention", "mark_features", "tap_features", "unmark_features"]
@@ -30,11 +31,16 @@ _NAME = "feature_tap"
 
 @dataclass
 class FeatureTaps:
-    """What both networks computed last, by module name; a forward pass of each refreshes it."""
+    """What both networks computed last, by module name; a forward pass of each refreshes it.
+
+    ``frame_by_frame``: the student goes through clips frame by frame and was at the last one, the teacher has all
+    frames at once.
+    """
 
     weight: float
     student: dict[str, Tensor] = field(default_factory=dict)
     teacher: dict[str, Tensor] = field(default_factory=dict)
+    frame_by_frame: bool = False
 
     def loss(self) -> Tensor:
         """Mean over the modules, times the weight; a scalar.
@@ -45,10 +51,11 @@ class FeatureTaps:
         parts = []
         for name, seen in self.student.items():
             known = self.teacher[name].float()
+            known = _of_last_frames(known, len(seen)) if self.frame_by_frame else known
             if seen.shape == known.shape:
                 parts.append((seen.float() - known).square().mean() / known.var().clamp_min(1e-12))
                 continue
-            one, other = attention(seen), attention(self.teacher[name])
+            one, other = attention(seen), attention(known)
             if one.shape != other.shape:
                 raise ModelError(
                     f"distill.features: {name!r} gives {tuple(seen.shape)} in the student and "
@@ -76,7 +83,7 @@ def tap_features(teacher: nn.Module | None, student: nn.Module, distill: Distill
     if teacher is None or not distill.features or distill.weight == 0.0:
         yield None
         return
-    taps = FeatureTaps(distill.feature_weight)
+    taps = FeatureTaps(distill.feature_weight, frame_by_frame=isinstance(student, Unrolled))
     one, other = _places(student), _places(teacher)
     shared = [name for name in one if name in other]
     names = [name for name in shared if any(fnmatch.fnmatchcase(name, glob) for glob in distill.features)]
@@ -133,7 +140,13 @@ def unmark_features(graph: GraphModule) -> None:
     finish(graph)
 
 
+def _of_last_frames(values: Tensor, clips: int) -> Tensor:
+    """Of all frames of so many clips, `(clips * frames, ...)`, the last ones, `(clips, ...)`."""
+    return values.reshape(clips, -1, *values.shape[1:])[:, -1]
+
+
 def _places(module: nn.Module) -> Mapping[str, nn.Module]:
+    module = module.step if isinstance(module, Unrolled) else module
     marked = module.meta.get(TAPS) if isinstance(module, GraphModule) else None
     if marked:
         return {name: module.get_submodule(tap) for name, tap in marked.items()}

@@ -4,6 +4,10 @@ What is rounded in training is the folded weight, as it will be deployed: the la
 times the norm's running factor, and the norm takes that factor out of the result before it normalises by
 the batch (Jacob et al., arXiv:1712.05877, section 3.2). Once frozen, it only adds its offset, and the
 graph computes what the folded one will (Krishnamoorthi, arXiv:1806.08342, section 3.2.2).
+
+In a network that streams the graph runs once for each frame of the clips, and the first frames, which have no past,
+differ from later ones. Normalised each by its own batch they would differ no more in training, but would when deployed.
+So there the statistics follow the frames, and the running ones normalise: what trains is what is deployed.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from torch.fx import GraphModule, Node
 from edgecv.optimize.fold import FoldedNorm
 from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, finish, get_constant, replace_argument
 
-__all__ = ["LiveNorm", "fold_live_norms", "restore_norms", "set_live"]
+__all__ = ["LiveNorm", "fold_live_norms", "restore_norms", "set_live", "share_of_run"]
 
 _NAME = "live_norm"
 _TINY = 1e-12
@@ -23,8 +27,14 @@ _MOMENTUM = 0.1
 """Where the norm gives none: torch's default."""
 
 
+def share_of_run(share: float, runs: int) -> float:
+    """The share (0..1) of each of ``runs`` in a moving average with which they weigh together what ``share`` is."""
+    return 1.0 - (1.0 - share) ** (1.0 / runs)
+
+
 class LiveNorm(nn.Module):
-    """One batch norm beside its layer. ``live`` says whether it normalises by the batch and follows it.
+    """One batch norm beside its layer. ``live`` says whether it normalises by the batch and follows it; with
+    ``frames`` > 1, the runs of a training step, it only follows.
 
     Called twice in a pass: with the layer's weight `(C, ...)` and ``of_weight``, and with its result `(N, C, ...)`.
     """
@@ -33,10 +43,11 @@ class LiveNorm(nn.Module):
     variance: Tensor
     epsilon: Tensor
 
-    def __init__(self, folded: FoldedNorm, bias: Tensor) -> None:
+    def __init__(self, folded: FoldedNorm, bias: Tensor, frames: int = 1) -> None:
         super().__init__()
         self.live = False
-        self.momentum = folded.momentum or _MOMENTUM
+        self.by_batch = frames == 1
+        self.momentum = share_of_run(folded.momentum or _MOMENTUM, frames)
         self.register_buffer("mean", folded.mean.clone())
         self.register_buffer("variance", folded.variance.clone())
         self.register_buffer("epsilon", folded.epsilon.clamp(min=_TINY))
@@ -50,7 +61,8 @@ class LiveNorm(nn.Module):
 
     def bias(self) -> Tensor:
         """Bias of the layer with the norm folded in, `(C,)`."""
-        return self.offset - self.mean * self.factor()
+        mean = self.mean.clone()  # gradients of earlier frames read it, and the statistics move on
+        return self.offset - mean * self.factor()
 
     def forward(self, values: Tensor, of_weight: bool = False) -> Tensor:
         if of_weight:
@@ -63,18 +75,29 @@ class LiveNorm(nn.Module):
         plain = values / safe.reshape(shape)
         axes = [axis for axis in range(values.ndim) if axis != 1]
         spread, center = torch.var_mean(plain, dim=axes, correction=0)
-        count = values.numel() // values.shape[1]
-        with torch.no_grad():
-            self.mean.lerp_(center.float(), self.momentum)
-            self.variance.lerp_(spread.float() * (count / max(1, count - 1)), self.momentum)
-        scale = self.gain * torch.rsqrt(spread + self.epsilon)
-        return plain * scale.reshape(shape) + (self.offset - center * scale).reshape(shape)
+        if self.by_batch:
+            scale = self.gain * torch.rsqrt(spread + self.epsilon)
+            result = plain * scale.reshape(shape) + (self.offset - center * scale).reshape(shape)
+        else:
+            result = values + self.bias().reshape(shape)
+        self._follow(center, spread, values.numel() // values.shape[1])
+        return result
+
+    @torch.no_grad()
+    def _follow(self, center: Tensor, spread: Tensor, count: int) -> None:
+        """Bring the statistics towards those of ``count`` values a channel."""
+        center, spread = center.float(), spread.float() * (count / max(1, count - 1))
+        if not self.by_batch:  # values of several frames lie as far apart as the frames' means as well
+            spread = spread + (center - self.mean).square()
+        self.mean.lerp_(center, self.momentum)
+        self.variance.lerp_(spread, self.momentum)
 
 
-def restore_norms(graph: GraphModule, folded: dict[str, FoldedNorm]) -> int:
+def restore_norms(graph: GraphModule, folded: dict[str, FoldedNorm], *, frames: int = 1) -> int:
     """Put norms back beside the layers of a prepared graph that they were folded into; returns how many.
 
-    ``folded`` is by node name, as `fold_batch_norms` leaves it. Transposed convolutions stay folded.
+    ``folded`` is by node name, as `fold_batch_norms` leaves it; ``frames`` is how often the graph runs in a training
+    step. Transposed convolutions stay folded.
     """
     restored = 0
     for layer in list(graph.graph.nodes):
@@ -85,7 +108,7 @@ def restore_norms(graph: GraphModule, folded: dict[str, FoldedNorm]) -> int:
         if weight is None or not isinstance(bias, Node) or bias.op != "get_attr":
             continue
         name = f"{_NAME}_{restored}"
-        graph.add_submodule(name, LiveNorm(record, get_constant(graph, bias)))
+        graph.add_submodule(name, LiveNorm(record, get_constant(graph, bias), frames))
         readers = list(weight.users)
         with graph.graph.inserting_after(weight):
             scaled = graph.graph.call_module(name, (weight, True))

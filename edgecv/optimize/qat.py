@@ -3,15 +3,20 @@
 Batch norms are folded into the layers before fake quantisers are put in: nothing has to be matched and rewritten
 (torchao spends half a minute on that where there are batch norms), and what trains is what is deployed. Where
 their statistics shall move at first, they come back beside the layers (`edgecv.optimize.live_norm`).
+
+Of a network that streams the graph is the step form, whose int8 state has one scale where it goes in and where it comes
+out. It trains on whole clips: frame after frame goes through it with the rounded state of the frame before, and the
+gradient of the last answer goes back through all of them (backpropagation through time: P. J. Werbos, Proceedings of
+the IEEE 78, 1990).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
 from edgecv.backends.common import quiet
@@ -19,9 +24,11 @@ from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize
 from edgecv.errors import EdgecvError, ToolchainError
+from edgecv.models.streaming import StepForm, Unrolled
 from edgecv.optimize.capture import capture
+from edgecv.optimize.clip_ranges import begin_clips
 from edgecv.optimize.distill import as_distill
-from edgecv.optimize.examples import picture_shape, pictures
+from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.features import mark_features, unmark_features
 from edgecv.optimize.flat import guard_flat_ranges
 from edgecv.optimize.fold import FOLDED, FoldedNorm, spell_batch_norms
@@ -48,7 +55,7 @@ Fit = Callable[[nn.Module, Hooks], FitResult]
 
 def quantize_qat(
     module: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     step: Quantize,
     calibration: Batches,
@@ -59,12 +66,13 @@ def quantize_qat(
 ) -> tuple[QuantizedGraph, FitResult]:
     """Quantise ``module`` to int8 by the targets' rules and train it with the rounding in place.
 
-    ``example`` is `(1, C, H, W)` float32. The first ranges come from ``samples`` calibration pictures. Observed
-    step sizes follow the data during the first ``step.freeze_ranges`` of the epochs and are frozen for the rest,
-    so that the weights settle on the scales that are deployed; learned ones (`edgecv.optimize.lsq`) train to the
-    end. Batch norms follow the batches during the first ``step.freeze_norms`` of the epochs. ``fit`` gets the
-    graph (any batch size) and hooks, and runs ``step.epochs`` epochs. Zeros of sparse weights stay. ``module`` is
-    not changed. Same seed, same result.
+    ``example`` is `(1, C, H, W)` float32; of a step form (`edgecv.models.streaming`) a frame and its state, with
+    ``calibration`` of `edgecv.optimize.examples.steps_of`. The first ranges come from ``samples`` calibration
+    pictures. Observed step sizes follow the data during the first ``step.freeze_ranges`` of the epochs and are frozen
+    for the rest, so that the weights settle on the scales that are deployed; learned ones (`edgecv.optimize.lsq`) train
+    to the end. Batch norms follow the batches during the first ``step.freeze_norms`` of the epochs. ``fit`` gets the
+    graph (any batch size; of a step form it takes whole clips) and hooks, and runs ``step.epochs`` epochs. Zeros of
+    sparse weights stay. ``module`` is not changed. Same seed, same result.
     Straight-through estimator: Bengio et al., arXiv:1308.3432; scheme: Jacob et al., arXiv:1712.05877.
 
     Raises:
@@ -73,8 +81,11 @@ def quantize_qat(
         ToolchainError: torchao refuses the graph.
     """
     report = progress or SilentProgress()
-    quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums, training=True)
-    graph = capture(module, torch.cat([example, example]), dynamic_batch=True)
+    frames = module.frames if isinstance(module, StepForm) else 1
+    quantizer = EdgeQuantizer(
+        scheme=step.scheme, keep_float=step.keep_float, sums=step.sums, training=True, clips=frames > 1
+    )
+    graph = capture(module, tuple(torch.cat([item, item]) for item in all_inputs(example)), dynamic_batch=True)
     folded = graph.meta.pop(FOLDED, {})
     spell_batch_norms(graph)
     guard_flat_ranges(graph)
@@ -82,8 +93,10 @@ def quantize_qat(
     with quiet(log):
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
     report.line(f"quantize: training, {step.scheme}, {step.step_sizes} step sizes, {step.epochs} epochs")
-    _first_ranges(prepared, calibration, samples=samples, shape=picture_shape(example))
-    result = fit(prepared, _prepare_training(prepared, step, folded))
+    seen = pictures(calibration, limit=samples, shape=picture_shape(example))
+    _first_ranges(prepared, seen, frames=frames)
+    hooks = _prepare_training(prepared, step, folded, frames)
+    result = fit(_over_clips(prepared, example) if isinstance(module, StepForm) else prepared, hooks)
     prepared.cpu()
     unmark_features(prepared)
     fold_live_norms(prepared)
@@ -95,8 +108,9 @@ def quantize_qat(
         return wrap_up(converted, plan=quantizer.plan, example=example, calibration=calibration), result
 
 
-def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm]) -> Hooks:
-    """Bring in what the step asks for beside fake quantisers; gives the hooks that keep its schedule."""
+def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm], frames: int) -> Hooks:
+    """Bring in what the step asks for beside fake quantisers; gives the hooks that keep its schedule. The graph runs
+    once for each of the ``frames`` in a training step."""
     if step.step_sizes == "learned":
         learn_steps(prepared)
     features = as_distill(step.distill).features
@@ -104,7 +118,7 @@ def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, F
         mark_features(prepared, features)
     live_epochs = round(step.epochs * step.freeze_norms)
     if live_epochs:
-        restore_norms(prepared, folded)
+        restore_norms(prepared, folded, frames=frames)
     frozen_from = max(1, live_epochs, round(step.epochs * step.freeze_ranges))
 
     def on_epoch_start(trained: nn.Module, epoch: int) -> None:
@@ -133,8 +147,8 @@ def _prepared(graph: GraphModule, quantizer: EdgeQuantizer, *, name: str) -> Gra
         ) from error
 
 
-def _first_ranges(prepared: GraphModule, calibration: Batches, *, samples: int, shape: tuple[int, ...]) -> None:
-    """Observe float values of the calibration pictures before any rounding.
+def _first_ranges(prepared: GraphModule, seen: Iterable[Example], *, frames: int) -> None:
+    """Observe float values of the calibration pictures before any rounding, so many ``frames`` to a clip.
 
     These ranges are as wide as the values. From those of post-training quantisation, which cut, training with learned
     steps ends lower: what is cut has no gradient (IMDN on Set5, two epochs: 36.5 dB instead of 37.0).
@@ -142,6 +156,15 @@ def _first_ranges(prepared: GraphModule, calibration: Batches, *, samples: int, 
     prepared.apply(enable_observer)
     prepared.apply(disable_fake_quant)
     with torch.no_grad():
-        for picture in pictures(calibration, limit=samples, shape=shape):
-            prepared(picture)
+        for number, picture in enumerate(seen):
+            if number % frames == 0:
+                begin_clips(prepared)
+            prepared(*all_inputs(picture))
     prepared.apply(enable_fake_quant)
+
+
+def _over_clips(prepared: GraphModule, example: Example) -> nn.Module:
+    """A prepared step form as a network that takes whole clips, and observes them as such."""
+    whole = Unrolled(prepared, all_inputs(example), together=True)
+    whole.register_forward_pre_hook(lambda *_: begin_clips(prepared))
+    return whole

@@ -14,6 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgecv.errors import EdgecvError
+from edgecv.optimize.clip_ranges import ClipRangeObserver
 from edgecv.optimize.pt2e import (
     FakeQuantize,
     MinMaxObserver,
@@ -39,8 +40,9 @@ RANGE_AVERAGING = 0.1
 class EdgeQuantizer(Quantizer):
     """Annotates a captured graph for ``prepare_pt2e``, ``prepare_qat_pt2e`` or NNCF's ``quantize_pt2e``.
 
-    ``training`` asks for fake quantisers instead of observers; ``sums`` is a step's. After `annotate`, ``plan`` tells
-    what was decided and why. (Derives from torchao's ``Quantizer`` because both tools ask for its subclasses.)
+    ``training`` asks for fake quantisers instead of observers, with ``clips`` for such as observe whole clips
+    (`edgecv.optimize.clip_ranges`); ``sums`` is a step's. After `annotate`, ``plan`` tells what was decided and why.
+    (Derives from torchao's ``Quantizer`` because both tools ask for its subclasses.)
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class EdgeQuantizer(Quantizer):
         keep_float: Iterable[str] = (),
         sums: Literal["shared", "own"] = "shared",
         training: bool = False,
+        clips: bool = False,
     ) -> None:
         super().__init__()
         self.plan = Plan()
         self._keep_float = tuple(keep_float)
-        self._activation = _activation_spec(scheme, training=training)
+        self._activation = _activation_spec(scheme, training=training, clips=clips)
         self._training, self._own_sums = training, sums == "own"
 
     def annotate(self, model: GraphModule) -> GraphModule:
@@ -105,13 +108,12 @@ class EdgeQuantizer(Quantizer):
         return setup
 
 
-def _activation_spec(scheme: Scheme, *, training: bool) -> QuantizationSpec:
+def _activation_spec(scheme: Scheme, *, training: bool, clips: bool) -> QuantizationSpec:
     qscheme = torch.per_tensor_affine if scheme == "affine" else torch.per_tensor_symmetric
     observer: Any = MinMaxObserver
     if training:
-        observer = FakeQuantize.with_args(
-            observer=MovingAverageMinMaxObserver.with_args(averaging_constant=RANGE_AVERAGING)
-        )
+        tracker: Any = ClipRangeObserver if clips else MovingAverageMinMaxObserver
+        observer = FakeQuantize.with_args(observer=tracker.with_args(averaging_constant=RANGE_AVERAGING))
     return QuantizationSpec(
         dtype=torch.int8, observer_or_fake_quant_ctr=observer, quant_min=-128, quant_max=127, qscheme=qscheme
     )

@@ -140,7 +140,7 @@ def plan_graph(graph: GraphModule, *, keep_float: Iterable[str] = (), own_sums: 
 
 def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str, ...], joined: set[Any]) -> None:
     name = _name(node)
-    sources = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    sources = [source for source in node.all_input_nodes if source.op != "get_attr" and not _is_size(source)]
     if node.target in LAYERS:
         _visit_layer(plan, groups, node, patterns)
     elif not sources or any(source not in groups for source in sources) or _reads_constants(node):
@@ -274,6 +274,11 @@ def _name(node: Node) -> str:
 def _is_float(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.dtype == torch.float32
+
+
+def _is_size(node: Node) -> bool:
+    """The length of an axis, such as that of the batch where it is open: a number, and no values."""
+    return isinstance(node.meta.get("val"), torch.SymInt)
 
 
 def _reads_constants(node: Node) -> bool:

@@ -40,7 +40,7 @@ def broken_rules(plain: dict[str, Any]) -> list[Found]:
         *_family(_mapping(plain.get("family")), _mapping(plain.get("budgets"))),
         *_data(_mapping(plain.get("data")), _mapping(plain.get("family")), plain.get("steps")),
         *_clips(_mapping(_mapping(plain.get("model")).get("input")), _mapping(plain.get("family")).get("kind")),
-        *_streams(_mapping(plain.get("model")), plain.get("steps")),
+        *_streams(_mapping(plain.get("model"))),
         *_crops(_mapping(plain.get("data")), part(InputContract, _mapping(plain.get("model")).get("input"))),
         *_steps(plain.get("steps"), _mapping(plain.get("data")), _mapping(plain.get("family"))),
         *_targets(plain.get("targets")),
@@ -144,24 +144,15 @@ def _clips(contract: dict[str, Any], kind: Any) -> Iterator[Found]:
         yield where, f"is set, and {kind} looks at one picture; remove it ({takes} takes clips)"
 
 
-def _streams(model: dict[str, Any], steps: Any) -> Iterator[Found]:
-    """What is not there for networks that look at one frame at a time."""
+def _streams(model: dict[str, Any]) -> Iterator[Found]:
+    """Which sources have a network that looks at one frame at a time."""
     contract = part(InputContract, model.get("input"))
-    if contract is None or not contract.streams:
-        return
-    where: KeyPath = ("model", "input", "clip", "stream")
     source = model.get("source")
-    if isinstance(source, str) and source.startswith("onnx:"):
-        yield where, "is true, and an ONNX file has no part that keeps a state; build the network in python:"
-    for number, item in enumerate(steps if isinstance(steps, list) else ()):
-        step = part(Quantize, item.get("quantize")) if isinstance(item, dict) else None
-        if step is not None and step.method == "qat":
-            yield ("steps", number, "quantize", "method"), "is qat, and a network that streams takes ptq, fp16 or none"
-        elif step is not None and step.repair == "full":
-            yield (
-                ("steps", number, "quantize", "repair"),
-                "is full, which trains; a network that streams takes off or ptq",
-            )
+    if contract is not None and contract.streams and isinstance(source, str) and source.startswith("onnx:"):
+        yield (
+            ("model", "input", "clip", "stream"),
+            "is true, and an ONNX file has no part that keeps a state; build the network in python:",
+        )
 
 
 def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Found]:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from edgecv.optimize.capture import capture
-from edgecv.optimize.fold import FOLDED
-from edgecv.optimize.live_norm import LiveNorm, fold_live_norms, restore_norms, set_live
+from edgecv.optimize.fold import FOLDED, FoldedNorm
+from edgecv.optimize.live_norm import LiveNorm, fold_live_norms, restore_norms, set_live, share_of_run
 
 
 def network() -> nn.Module:
@@ -102,3 +102,35 @@ def test_a_dead_channel_stays_finite() -> None:
 def test_layers_that_had_no_norm_are_left_alone() -> None:
     captured = capture(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), PICTURES)
     assert restore_norms(captured, captured.meta[FOLDED]) == 0
+
+
+def test_in_a_stream_norms_follow_all_frames_and_normalise_as_frozen_ones() -> None:
+    known = FoldedNorm(torch.zeros(2), torch.ones(2), torch.full((2,), 1e-5), 0.3)
+    norm = LiveNorm(known, torch.zeros(2), frames=4)
+    offsets = torch.tensor([0.0, 3.0, 3.0, 6.0]).reshape(4, 1, 1, 1, 1)
+    frames = torch.randn(4, 16, 2, 5, 5, generator=torch.Generator().manual_seed(2)) + offsets
+    norm.live = False
+    wanted = norm(frames[1])
+    norm.live = True
+    assert torch.equal(norm(frames[1]), wanted), "its own statistics, not those of the batch"
+    with torch.no_grad():
+        for _ in range(60):
+            for frame in frames:
+                norm(frame * norm.factor().reshape(1, 2, 1, 1))  # as the layer gives it
+    assert torch.allclose(norm.mean, frames.mean(dim=(0, 1, 3, 4)), atol=0.4)
+    assert torch.allclose(norm.variance, frames.var(dim=(0, 1, 3, 4)), rtol=0.15), "with what lies between frames"
+
+
+def test_gradients_go_back_through_all_frames_while_the_statistics_move() -> None:
+    captured = capture(network(), PICTURES, dynamic_batch=True)
+    restore_norms(captured, captured.meta[FOLDED], frames=3)
+    set_live(captured, True)
+    sum(captured(PICTURES + shift).square().sum() for shift in range(3)).backward()
+    norms = [part for part in captured.modules() if isinstance(part, LiveNorm)]
+    assert all(float(part.gain.grad.abs().sum()) > 0 for part in norms)
+
+
+def test_runs_weigh_together_what_one_batch_does() -> None:
+    assert share_of_run(0.1, 1) == pytest.approx(0.1)
+    assert (1 - share_of_run(0.1, 12)) ** 12 == pytest.approx(0.9)
+    assert share_of_run(1.0, 5) == 1.0

@@ -194,3 +194,15 @@ def test_what_is_joined_to_float_values_stays_float() -> None:
     assert not [name for name in made if name.startswith(("cat", "flatten", "view"))]
     assert plan.why["conv2d_1"] == "float, as it is joined to float values"
     assert len(plan.weights) == 3
+
+
+def test_an_open_batch_axis_changes_no_rule() -> None:
+    """Its length is a number that shapes are made of, and no value that would have to be int8."""
+
+    def fold(values: torch.Tensor) -> torch.Tensor:
+        return values.reshape(values.shape[0], -1, *values.shape[1:])[:, -1]
+
+    images = torch.cat([example(), example()])
+    plans = [plan_graph(capture(Net(fold).eval(), images, dynamic_batch=is_open)) for is_open in (False, True)]
+    assert sorted(plans[0].why.values()) == sorted(plans[1].why.values())
+    assert not plans[1].edges

@@ -51,6 +51,7 @@ MADE_UP = (
     "anomaly/scenes-student",
     "video/scenes-motions",
     "video/scenes-stream",
+    "video/scenes-tsm",
     "embedding/scenes-identities",
 )
 REAL = (
