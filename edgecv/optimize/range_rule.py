@@ -169,7 +169,7 @@ def _decibels(
     noise: dict[str, list[Tensor]] = {}
     for picture in trials:
         board.turn(())
-        wanted = [_by_channel(item) for item in board.run(picture)]
+        wanted = [_by_channel(item) for item in board.run(picture, picks="remember")]
         signal = signal or [_Spread() for _ in wanted]
         for spread, item in zip(signal, wanted, strict=True):
             spread.update(item)
@@ -177,7 +177,7 @@ def _decibels(
         for rule, ranges in found.items():
             for key, switch in board.switches.items():
                 switch.scale, switch.zero = scale_and_zero(ranges[key], switch.low, switch.high, symmetric=symmetric)
-            pairs = zip(wanted, board.run(picture), strict=True)
+            pairs = zip(wanted, board.run(picture, picks="repeat"), strict=True)
             errors = [(one - _by_channel(other)).square().sum(dim=0) for one, other in pairs]
             known = noise.get(rule)
             noise[rule] = errors if known is None else [one + other for one, other in zip(known, errors, strict=True)]

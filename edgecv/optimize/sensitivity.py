@@ -94,13 +94,13 @@ def _noise(board: Board, groups: list[tuple[str, ...]], pictures: Iterable[Examp
     count = 0
     for picture in pictures:
         board.turn(())
-        wanted = board.run(picture)
+        wanted = board.run(picture, picks="remember")
         power = torch.stack([item.double().square().sum() for item in wanted])
         signal = power if signal is None else signal + power
         errors = errors or [torch.zeros(len(wanted), dtype=torch.float64) for _ in groups]
         for index, keys in enumerate(groups):
             board.turn(keys)
-            found = zip(wanted, board.run(picture), strict=True)
+            found = zip(wanted, board.run(picture, picks="repeat"), strict=True)
             errors[index] += torch.stack([(one.double() - other.double()).square().sum() for one, other in found])
         count += 1
     board.turn(None)
