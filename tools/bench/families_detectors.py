@@ -68,7 +68,7 @@ PARTS = "python:edgecv.models.reference_detectors"
 
 @dataclass(frozen=True)
 class Detector:
-    """A network, what its head is told, how it is trained, and what stays float as in the ready recipe of its kind."""
+    """A network, what its head is told, how it is trained, and what stays float."""
 
     source: str
     head: str
@@ -124,7 +124,6 @@ DETECTORS = {
         "transformers:RTDetrForObjectDetection",
         "detr",
         RT_DETR,
-        keep_float=("model.decoder*", "model.enc_*"),
         lr=1e-3,
     ),
 }
