@@ -21,7 +21,7 @@ Picks = Literal["free", "remember", "repeat"]
 
 
 class Pick(nn.Module):
-    """One of `PICKING`: as ever (``free``), or so that its choice is kept (``remember``) and made again (``repeat``)."""
+    """One of `PICKING`: as ever (``free``), so that its choice is kept (``remember``), or made again (``repeat``)."""
 
     def __init__(self, operator: Any) -> None:
         super().__init__()
