@@ -27,7 +27,6 @@ from edgecv.optimize.graph import (
     get_constant,
     module_path,
 )
-from edgecv.optimize.picks import PICKING, Pick, Picks
 
 __all__ = ["Board", "Layer", "Originals", "Switch", "float_biases", "float_weights", "make_board"]
 
@@ -98,16 +97,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Board:
-    """``module`` is the network with switches by key: a node's name for activations, a parameter's for weights.
-
-    ``picks`` are its operators that choose rows by score.
-    """
+    """``module`` is the network with switches by key: a node's name for activations, a parameter's for weights."""
 
     module: GraphModule
     switches: Mapping[str, Switch]
     constants: Mapping[str, tuple[Constant, ...]]
     layers: tuple[Layer, ...]
-    picks: tuple[Pick, ...] = ()
 
     def turn(self, on: Collection[str] | None) -> None:
         """Switch exactly these tensors on (None: all of them)."""
@@ -117,18 +112,10 @@ class Board:
             for constant in constants:
                 constant.on = on is None or key in on
 
-    def run(self, picture: Example, *, picks: Picks = "free") -> tuple[Tensor, ...]:
-        """Outputs for one picture `(1, C, H, W)`, or all inputs, as a tuple.
-
-        Outputs that are to be compared row by row are made of the same rows: the first run has to ``remember`` which
-        rows the network picked, those after it ``repeat`` that.
-        """
-        for pick in self.picks:
-            pick.picks = picks
+    def run(self, picture: Example) -> tuple[Tensor, ...]:
+        """Outputs for one picture `(1, C, H, W)`, or all inputs, as a tuple."""
         with torch.no_grad():
             made = self.module(*all_inputs(picture))
-        for pick in self.picks:
-            pick.picks = "free"
         return (made,) if isinstance(made, Tensor) else tuple(made)
 
 
@@ -191,22 +178,9 @@ def make_board(graph: GraphModule, originals: Originals | None = None) -> Board:
         if bias is not None:
             constants[layer.weight] = (*constants.get(layer.weight, ()), bias)
             _set_bias(board.module, mapping[_node(graph, layer.node)], bias, f"bias_{number}")
-    picks = _set_picks(board.module)
     board.module.graph.eliminate_dead_code()
     board.module.recompile()
-    return Board(board.module, switches, constants, layers, picks)
-
-
-def _set_picks(module: GraphModule) -> tuple[Pick, ...]:
-    """Put a `Pick` in the place of every operator that chooses rows."""
-    made = []
-    for number, node in enumerate([node for node in module.graph.nodes if node.target in PICKING]):
-        made.append(Pick(node.target))
-        module.add_module(f"pick_{number}", made[-1])
-        with module.graph.inserting_before(node):
-            call = module.graph.call_module(f"pick_{number}", node.args, dict(node.kwargs))
-        node.replace_all_uses_with(call)
-    return tuple(made)
+    return Board(board.module, switches, constants, layers)
 
 
 def layer_name(node: Node, weight: str) -> str:

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgecv.core.recipe import Quantize
-from edgecv.optimize.picks import Pick
+from edgecv.optimize.picks import remembered, repeated
 from edgecv.optimize.ptq import Prepared, prepare_ptq
 from edgecv.optimize.sensitivity import output_sqnr_db
 from edgecv.optimize.switches import make_board
 
 from .quantize_nets import batches, example, images
 
-aten = torch.ops.aten
 VALUES = torch.tensor([[3.0, 1.0, 2.0], [5.0, 6.0, 4.0]])
 PICTURES = [torch.from_numpy(array[None]) for array in images(8, seed=3)]
 
@@ -77,25 +76,38 @@ def test_a_network_that_runs_freely_picks_for_itself(prepared: Prepared) -> None
         assert torch.equal(board.run(PICTURES[0])[0], prepared.graph(PICTURES[0]))
 
 
-@pytest.mark.parametrize(
-    ("operator", "arguments"),
-    [(aten.topk.default, (2,)), (aten.topk.default, (1, 0)), (aten.sort.default, ()), (aten.sort.default, (0, True))],
-)
-def test_a_choice_is_made_again(operator: object, arguments: tuple[object, ...]) -> None:
-    pick = Pick(operator)
-    pick.picks = "remember"
-    values, rows = pick(VALUES, *arguments)
-    pick.picks = "repeat"
-    again, same = pick(-VALUES, *arguments)
+@pytest.mark.parametrize("options", [{"k": 2}, {"k": 1, "dim": 0}])
+def test_a_choice_is_made_again(options: dict[str, int]) -> None:
+    with remembered() as chosen:
+        values, rows = torch.topk(VALUES, **options)
+    with repeated(chosen):
+        again, same = torch.topk(-VALUES, **options)
     torch.testing.assert_close(again, -values)
     torch.testing.assert_close(same, rows)
-    pick.picks = "free"
-    assert not torch.equal(pick(-VALUES, *arguments)[1], rows)
+    assert not torch.equal(torch.topk(-VALUES, **options)[1], rows)
 
 
-def test_an_order_alone_is_made_again() -> None:
-    pick = Pick(aten.argsort.default)
-    pick.picks = "remember"
-    rows = pick(VALUES)
-    pick.picks = "repeat"
-    torch.testing.assert_close(pick(-VALUES), rows)
+def test_an_order_is_made_again() -> None:
+    with remembered() as chosen:
+        wanted = [VALUES.argsort(dim=1), VALUES.sort(dim=0, stable=True)[1], VALUES.sort(descending=True)[1]]
+    with repeated(chosen):
+        found = [(-VALUES).argsort(dim=1), (-VALUES).sort(dim=0, stable=True)[1], (-VALUES).sort(descending=True)[1]]
+    torch.testing.assert_close(found, wanted)
+
+
+def test_gradients_flow_to_the_rows_that_were_taken() -> None:
+    with remembered() as chosen:
+        torch.topk(VALUES, 1)
+    given = (-VALUES).requires_grad_()
+    with repeated(chosen):
+        torch.topk(given, 1).values.sum().backward()
+    assert given.grad is not None
+    torch.testing.assert_close(given.grad, torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+
+
+def test_what_does_not_fit_is_chosen_as_ever() -> None:
+    with remembered() as chosen:
+        torch.topk(VALUES, 1)
+    with repeated(chosen):
+        assert torch.topk(VALUES, 2).indices.tolist() == [[0, 2], [1, 0]]
+        assert torch.topk(VALUES, 1).indices.tolist() == [[0], [1]], "no choice is left"
