@@ -2,7 +2,8 @@
 
 A network that picks its best rows itself (RT-DETR's queries, the proposals of a two-stage detector) gives them in the
 order of their scores. One rounding step can swap two rows, and everything behind them then looks wrong. So the second
-run takes the rows that the first one chose: what is left is the difference of what the two compute.
+run takes the rows that the first one chose: what is left is the difference of what the two compute. Whether the choice
+itself is as good is not seen this way; the task's metric, of networks that choose freely, tells that.
 """
 
 from __future__ import annotations
