@@ -32,7 +32,7 @@ from edgecv.optimize.batches import make_batches
 from edgecv.optimize.distill import tensors_of
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import family_objective
-from edgecv.optimize.training import TrainPlan, fit
+from edgecv.optimize.training import Objective, TrainPlan, fit
 from edgecv.vision.image import preprocess
 from edgecv.vision.scenes import LABELS
 
@@ -59,6 +59,7 @@ class Task:
     ema: float = 0.0
     batch: int = 12
     tests: int = 100
+    lr: float = 5e-3
 
 
 TASKS = {
@@ -109,27 +110,21 @@ TASKS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=sorted(TASKS))
-    parser.add_argument("--out", type=Path, help="default: beside the recipe")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--scenes", type=int)
-    arguments = parser.parse_args()
+def train(task: Task, module: torch.nn.Module, *, objective: Objective | None = None) -> None:
+    """Train ``module`` in place on the task's scenes, on one core: by the family's loss or by ``objective``."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    task, progress = TASKS[arguments.task], PlainProgress()
-    family, module = task.family, task.network()
-    spec = DataSpec(kind=task.data, split="train", limit=arguments.scenes or task.scenes)
-    train = open_reader(spec, base=RECIPES, labels=family.labels)
+    spec = DataSpec(kind=task.data, split="train", limit=task.scenes)
+    train = open_reader(spec, base=RECIPES, labels=task.family.labels)
     batches = make_batches(train, task.contract, batch_size=task.batch, shuffle_seed=SEED, augment=task.augment)
-    epochs = arguments.epochs or task.epochs
-    plan = TrainPlan(epochs, lr=5e-3, weight_decay=1e-4, seed=SEED, devices=Devices("cpu"), ema=task.ema)
-    fit(module, train=batches, validation=None, objective=family_objective(family), plan=plan, progress=progress)
-    out = arguments.out or RECIPES / family.kind / task.file
-    save_module_state(out, module.half())
-    module.float()  # judged as it is stored
+    plan = TrainPlan(task.epochs, lr=task.lr, weight_decay=1e-4, seed=SEED, devices=Devices("cpu"), ema=task.ema)
+    aim = objective or family_objective(task.family)
+    fit(module, train=batches, validation=None, objective=aim, plan=plan, progress=PlainProgress())
 
+
+def judged(task: Task, module: torch.nn.Module) -> str:
+    """The family's figures of a network on test scenes, in words."""
+    family = task.family
     test = open_reader(DataSpec(kind=task.data, split="test", limit=task.tests), base=RECIPES, labels=family.labels)
     judge = families.get(family.kind)
     metric = judge.metric(family, judge.METRICS[0])
@@ -142,8 +137,25 @@ def main() -> None:
         metric.update(judge.decode(values, family, task.contract, picture=size), sample.truth)
     figures = metric.compute()
     extras = "".join(f", {name} {value:.4f}" for name, value in figures.extras.items())
-    told = f"on {len(test)} test scenes {figures.metric} {figures.value:.4f}{extras}"
-    progress.line(f"{out.name}: {out.stat().st_size} bytes; {told}")
+    return f"on {len(test)} test scenes {figures.metric} {figures.value:.4f}{extras}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=sorted(TASKS))
+    parser.add_argument("--out", type=Path, help="default: beside the recipe")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--scenes", type=int)
+    arguments = parser.parse_args()
+    task = TASKS[arguments.task]
+    task = replace(task, epochs=arguments.epochs or task.epochs, scenes=arguments.scenes or task.scenes)
+    torch.manual_seed(SEED)
+    module = task.network()
+    train(task, module)
+    out = arguments.out or RECIPES / task.family.kind / task.file
+    save_module_state(out, module.half())
+    told = judged(task, module.float())  # as it is stored
+    print(f"{out.name}: {out.stat().st_size} bytes; {told}")
 
 
 if __name__ == "__main__":

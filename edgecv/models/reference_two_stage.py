@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import nn
-
+from edgecv.models.reference_detectors import strided_body
 from edgecv.models.two_stage import FixedShapes, TwoStage
 
 __all__ = ["small_rcnn", "small_two_stage"]
@@ -34,12 +33,7 @@ def small_rcnn(kind: Kind, *, num_classes: int, **options: Any) -> Any:
     from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-    body = nn.Sequential()
-    before = 3
-    for width in _WIDTHS:
-        conv = nn.Conv2d(before, width, 3, 2, 1, bias=False)
-        body.append(nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()))
-        before = width
+    body = strided_body(_WIDTHS)
     backbone = BackboneWithFPN(body, {"2": "0", "3": "1", "4": "2"}, [*_WIDTHS[2:]], _PYRAMID)
     parts: dict[str, Any] = {
         "rpn_anchor_generator": AnchorGenerator(_ANCHORS, (_RATIOS,) * len(_ANCHORS)),

@@ -17,7 +17,7 @@ from torch.nn import functional
 from edgecv.errors import ModelError
 from edgecv.models.deformable import DeformableAttention, is_one
 
-__all__ = ["DETECTOR_CLASSES", "detector_graph", "published_names"]
+__all__ = ["DETECTOR_CLASSES", "detector_graph", "published_names", "thaw"]
 
 OUTSIDE = 20.0
 """Stands for an infinite logit: its sigmoid is 1 in float32, and no int8 range is stretched by it."""
@@ -210,14 +210,17 @@ def detector_graph(network: nn.Module, size: tuple[int, int]) -> nn.Module:
     Raises:
         ModelError: a setting of the network cannot go to the engines.
     """
-    _thaw_norms(network)
+    thaw(network)
     network.eval()  # the new norms as well
-    network.requires_grad_(True)  # transformers freezes the first layers, and pruning follows the gradients' way
     return _GRAPHS[type(network).__name__](network, size).eval()
 
 
-def _thaw_norms(network: nn.Module) -> None:
-    """Put ordinary batch norms in the place of frozen ones, with the same numbers."""
+def thaw(network: nn.Module) -> None:
+    """Put ordinary batch norms in the place of frozen ones, with the same numbers, and let every layer learn.
+
+    transformers freezes the first layers and the backbone's norms, and pruning follows the gradients' way.
+    """
+    network.requires_grad_(True)
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if type(child).__name__.endswith("FrozenBatchNorm2d"):

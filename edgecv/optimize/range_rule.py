@@ -23,6 +23,7 @@ from edgecv.optimize.behind import Activation, activations, best_range_behind
 from edgecv.optimize.examples import Example
 from edgecv.optimize.histogram import Histogram, Range, best_range, joined
 from edgecv.optimize.observers import scale_and_zero, set_scales
+from edgecv.optimize.picks import remembered, repeated
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.switches import Board, make_board
 
@@ -169,7 +170,8 @@ def _decibels(
     noise: dict[str, list[Tensor]] = {}
     for picture in trials:
         board.turn(())
-        wanted = [_by_channel(item) for item in board.run(picture)]
+        with remembered() as rows:
+            wanted = [_by_channel(item) for item in board.run(picture)]
         signal = signal or [_Spread() for _ in wanted]
         for spread, item in zip(signal, wanted, strict=True):
             spread.update(item)
@@ -177,7 +179,8 @@ def _decibels(
         for rule, ranges in found.items():
             for key, switch in board.switches.items():
                 switch.scale, switch.zero = scale_and_zero(ranges[key], switch.low, switch.high, symmetric=symmetric)
-            pairs = zip(wanted, board.run(picture), strict=True)
+            with repeated(rows):
+                pairs = zip(wanted, board.run(picture), strict=True)
             errors = [(one - _by_channel(other)).square().sum(dim=0) for one, other in pairs]
             known = noise.get(rule)
             noise[rule] = errors if known is None else [one + other for one, other in zip(known, errors, strict=True)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.sensitivity import Sensitivity, SensitivityRow
 from edgecv.optimize.examples import Example
+from edgecv.optimize.picks import remembered, repeated
 from edgecv.optimize.ptq import Prepared
 from edgecv.optimize.switches import Board, make_board
 
@@ -94,13 +95,15 @@ def _noise(board: Board, groups: list[tuple[str, ...]], pictures: Iterable[Examp
     count = 0
     for picture in pictures:
         board.turn(())
-        wanted = board.run(picture)
+        with remembered() as rows:
+            wanted = board.run(picture)
         power = torch.stack([item.double().square().sum() for item in wanted])
         signal = power if signal is None else signal + power
         errors = errors or [torch.zeros(len(wanted), dtype=torch.float64) for _ in groups]
         for index, keys in enumerate(groups):
             board.turn(keys)
-            found = zip(wanted, board.run(picture), strict=True)
+            with repeated(rows):
+                found = zip(wanted, board.run(picture), strict=True)
             errors[index] += torch.stack([(one.double() - other.double()).square().sum() for one, other in found])
         count += 1
     board.turn(None)

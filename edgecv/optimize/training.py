@@ -29,6 +29,7 @@ from edgecv.optimize.distill import Match, distillation_loss, first_tensor, mixe
 from edgecv.optimize.ema import WeightAverage, average_of
 from edgecv.optimize.fabric import Devices, launch_fabric
 from edgecv.optimize.features import FeatureTaps, tap_features
+from edgecv.optimize.picks import remembered, repeated
 
 __all__ = ["EpochFigures", "FitResult", "Hooks", "Objective", "TrainPlan", "fit", "learning_rate", "top1_score"]
 
@@ -68,7 +69,7 @@ class Objective:
     ``score_name`` is what reports call it. ``teacher`` is used where ``distill.weight`` > 0;
     ``match(student, teacher)`` compares the outputs of both (None: the first tensors are logits `(N, C)`).
     ``own(module, inputs, truths)`` stands for ``loss`` where that needs more of a network than its outputs; it takes no
-    teacher and one process.
+    teacher and one process. A teacher answers for the rows that the student picked (`edgecv.optimize.picks`).
     """
 
     loss: LossFunction
@@ -307,13 +308,14 @@ def _loss(session: _Session, fabric: Any, network: Any, targets: Any, inputs: to
     if objective.own is not None:
         with fabric.autocast():
             return objective.own(session.module, inputs, targets)
-    outputs = network(inputs)
+    with remembered() as rows:
+        outputs = network(inputs)
     weight = objective.distill.weight
     task_loss = objective.loss(outputs, targets) if weight < 1.0 or objective.teacher is None else None
     if objective.teacher is None or weight == 0.0:
         assert task_loss is not None
         return task_loss
-    with torch.no_grad():
+    with torch.no_grad(), repeated(rows):
         teacher = objective.teacher(inputs)
     loss = mixed_loss(task_loss, objective.compare(outputs, teacher), weight=weight)
     return loss if features is None else loss + weight * features.loss()
@@ -343,8 +345,9 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
                 losses += float(objective.own(session.module, inputs, targets).item()) * len(arrays)
                 samples += len(arrays)
                 continue
-            outputs = session.module(inputs)
-            value = float(_judged(objective, outputs, targets, inputs).item())
+            with remembered() as rows:
+                outputs = session.module(inputs)
+            value = float(_judged(objective, outputs, targets, inputs, rows).item())
             losses += value * len(arrays)
             scores += (-value if objective.score is None else objective.score(outputs, targets)) * len(arrays)
             samples += len(arrays)
@@ -352,12 +355,14 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
     return EpochFigures(epoch, loss, _mean(fabric, losses, samples), _mean(fabric, scores, samples))
 
 
-def _judged(objective: Objective, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
+def _judged(objective: Objective, outputs: Any, targets: Any, inputs: torch.Tensor, rows: Any) -> torch.Tensor:
     """The loss on labels, or where there are none the distance from the teacher."""
     if objective.labels:
         return objective.loss(outputs, targets)
     assert objective.teacher is not None  # checked by `fit`
-    return objective.compare(outputs, objective.teacher(inputs))
+    with repeated(rows):
+        teacher = objective.teacher(inputs)
+    return objective.compare(outputs, teacher)
 
 
 def _mean(fabric: Any, total: float, samples: int) -> float:

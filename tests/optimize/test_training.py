@@ -192,6 +192,33 @@ def test_a_teacher_pulls_the_student_to_its_answers() -> None:
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items())
 
 
+class _Picking(nn.Module):
+    """A picture's 16 pixels as rows, the largest (or the smallest) first, each with its square `(N, 16, 2)`."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign, self.net = sign, tiny_net()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        values = inputs.flatten(1)[:, :16] + 0.0 * self.net(inputs).sum()
+        rows = values.gather(1, torch.topk(values * self.sign, 16, dim=1).indices)
+        return torch.stack([rows, rows.square()], dim=2)
+
+
+def test_a_teacher_answers_for_the_rows_that_the_student_picked() -> None:
+    """Both compute the same for every row, in the opposite order: nothing is to be learned, in either part."""
+    objective = Objective(
+        loss=lambda outputs, truths: outputs.sum() * 0.0,
+        teacher=_Picking(-1.0),
+        distill=Distill(weight=1.0),
+        match=lambda student, teacher: (student - teacher).abs().mean(),
+        labels=False,
+    )
+    result = run(module=_Picking(1.0), objective=objective)
+    assert result.losses == (0.0,) * len(result.losses)
+    assert result.best_score == 0.0
+
+
 def test_the_learning_rate_ramps_up_and_falls_like_a_cosine() -> None:
     plan = dataclasses.replace(PLAN, lr=1.0, warmup=0.1)
     rates = [learning_rate(step, total=100, plan=plan) for step in range(100)]

@@ -3,8 +3,9 @@
 Each row is a recipe that is run as `edgecv optimize` runs it. Unless ``--whole`` is given its steps are only those that
 make int8 (and ``fit``, without which an anomaly network knows nothing), with the repair ladder (``repair: ptq``): what
 is lost is then what int8 costs, not what pruning costs. Recipes without data of their own run on made-up scenes; with
-EDGECV_TEST_DATA those on real pictures follow. What cannot be measured on a busy machine is said in its note.
-Absolute times belong to this machine.
+EDGECV_TEST_DATA those on real pictures follow, and with ``--weights DIR`` detectors of other architectures (SSD,
+RetinaNet, FCOS, RT-DETR), which are trained on scenes where DIR has no weights of theirs (half an hour for all, on one
+core). What cannot be measured on a busy machine is said in its note. Absolute times belong to this machine.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from families_detectors import DETECTORS, detector_recipe
 from families_floor import floor_settings
 
 from edgecv import cli
@@ -157,20 +159,31 @@ def _time(item: ArtifactFigures) -> str:
     return f"{value.model.p50_ms:7.2f} ms" if value is not None and value.model.p50_ms else f"{'':10}"
 
 
+def _named(options: argparse.Namespace, data: str | None) -> list[str]:
+    """The rows that are asked for."""
+    names = [*MADE_UP, *((*REAL, FLOOR) if data else ()), *(DETECTORS if options.weights else ())]
+    return [name for name in names if not options.only or any(text in name for text in options.only)]
+
+
+def _row(name: str, options: argparse.Namespace, data: str | None, folder: Path) -> Row:
+    """A row, with what it needs made in ``folder``."""
+    if name in DETECTORS:
+        return Row(detector_recipe(name, weights=options.weights, folder=folder / "recipes"), options.whole)
+    settings = tuple(floor_settings(Path(data), folder / "floor")) if data and name == FLOOR else ()
+    return Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole, settings)
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="recipes whose name holds one of these texts")
     parser.add_argument("--whole", action="store_true", help="the recipes as they stand, with pruning and tuning")
     parser.add_argument("--out", type=Path, help="keep the runs' artifacts and reports here")
+    parser.add_argument("--weights", type=Path, help="also the trained detectors, whose weights are kept here")
     options = parser.parse_args()
-    names = list(MADE_UP)
     data = os.environ.get("EDGECV_TEST_DATA")
     if data:
         os.environ.setdefault("EDGECV_DATA", data)
-        names += (*REAL, FLOOR)
-    if options.only:
-        names = [name for name in names if any(text in name for text in options.only)]
     print(
         "metrics and losses in points of 100, or dB; the loss is float minus int8 on the same engine, beside the 95 %"
     )
@@ -178,9 +191,8 @@ def main() -> int:
     missed = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
-        for name in names:
-            settings = tuple(floor_settings(Path(data), Path(temporary) / "floor")) if data and name == FLOOR else ()
-            row = Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole, settings)
+        for name in _named(options, data):
+            row = _row(name, options, data, Path(temporary))
             report, seconds, outcome = run(row, folder)
             if report is None:
                 print(f"{name}: {outcome}", flush=True)
