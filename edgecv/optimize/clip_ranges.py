@@ -2,6 +2,9 @@
 
 The first frames of a clip have no past: what a network computes of them is smaller, and so are its answers. A mean over
 frames would cut the last ones, which count. So a range is that of all frames of a clip, and the mean is over clips.
+
+Networks of pictures keep torchao's average over all tensors that share a scale, although that cuts the widest: ranges
+that hold all of a picture cost IMDN a decibel (29.1 and 29.3 dB after one epoch, instead of 30.3 and 30.1).
 """
 
 from __future__ import annotations

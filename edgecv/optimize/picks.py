@@ -9,14 +9,14 @@ itself is as good is not seen this way; the task's metric, of networks that choo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["remembered", "repeated"]
+__all__ = ["Picks", "remembered", "repeated"]
 
 aten = torch.ops.aten
 
@@ -40,6 +40,33 @@ def repeated(chosen: list[Tensor]) -> Iterator[None]:
     """
     with _Repeat(chosen):
         yield
+
+
+class Picks:
+    """Lets a second network take the rows that a first one chose, run after run.
+
+    Looking at every operator costs time: after a first run in which nothing was chosen, nothing is looked at any more.
+    """
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._wanted = wanted
+        self._rows: list[Tensor] = []
+
+    @contextmanager
+    def chosen(self) -> Iterator[None]:
+        """Around a run of the first network."""
+        if not self._wanted:
+            yield
+            return
+        with remembered() as self._rows:
+            yield
+        self._wanted = bool(self._rows)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Around the run of the second network."""
+        with repeated(self._rows) if self._wanted else nullcontext():
+            yield
 
 
 class _Remember(TorchDispatchMode):

@@ -29,7 +29,7 @@ from edgecv.optimize.distill import Match, distillation_loss, first_tensor, mixe
 from edgecv.optimize.ema import WeightAverage, average_of
 from edgecv.optimize.fabric import Devices, launch_fabric
 from edgecv.optimize.features import FeatureTaps, tap_features
-from edgecv.optimize.picks import remembered, repeated
+from edgecv.optimize.picks import Picks
 
 __all__ = ["EpochFigures", "FitResult", "Hooks", "Objective", "TrainPlan", "fit", "learning_rate", "top1_score"]
 
@@ -181,6 +181,7 @@ def fit(
             progress=progress or SilentProgress(),
             checkpoint=checkpoint,
             features=features,
+            picks=Picks(wanted=objective.teacher is not None and objective.distill.weight > 0),
         )
         return _run(session)
 
@@ -196,6 +197,7 @@ class _Session:
     progress: Progress
     checkpoint: Path | None
     features: FeatureTaps | None
+    picks: Picks
 
 
 def _run(session: _Session) -> FitResult:
@@ -308,14 +310,14 @@ def _loss(session: _Session, fabric: Any, network: Any, targets: Any, inputs: to
     if objective.own is not None:
         with fabric.autocast():
             return objective.own(session.module, inputs, targets)
-    with remembered() as rows:
+    with session.picks.chosen():
         outputs = network(inputs)
     weight = objective.distill.weight
     task_loss = objective.loss(outputs, targets) if weight < 1.0 or objective.teacher is None else None
     if objective.teacher is None or weight == 0.0:
         assert task_loss is not None
         return task_loss
-    with torch.no_grad(), repeated(rows):
+    with torch.no_grad(), session.picks.taken():
         teacher = objective.teacher(inputs)
     loss = mixed_loss(task_loss, objective.compare(outputs, teacher), weight=weight)
     return loss if features is None else loss + weight * features.loss()
@@ -341,28 +343,27 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
             if index % fabric.world_size != fabric.global_rank:
                 continue
             inputs, targets = _tensors(arrays, truths, fabric.device)
+            samples += len(arrays)
             if objective.own is not None:
                 losses += float(objective.own(session.module, inputs, targets).item()) * len(arrays)
-                samples += len(arrays)
                 continue
-            with remembered() as rows:
+            with session.picks.chosen():
                 outputs = session.module(inputs)
-            value = float(_judged(objective, outputs, targets, inputs, rows).item())
+            value = float(_judged(session, outputs, targets, inputs).item())
             losses += value * len(arrays)
             scores += (-value if objective.score is None else objective.score(outputs, targets)) * len(arrays)
-            samples += len(arrays)
     scores = scores if objective.own is None else -losses
     return EpochFigures(epoch, loss, _mean(fabric, losses, samples), _mean(fabric, scores, samples))
 
 
-def _judged(objective: Objective, outputs: Any, targets: Any, inputs: torch.Tensor, rows: Any) -> torch.Tensor:
+def _judged(session: _Session, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
     """The loss on labels, or where there are none the distance from the teacher."""
+    objective = session.objective
     if objective.labels:
         return objective.loss(outputs, targets)
     assert objective.teacher is not None  # checked by `fit`
-    with repeated(rows):
-        teacher = objective.teacher(inputs)
-    return objective.compare(outputs, teacher)
+    with session.picks.taken():
+        return objective.compare(outputs, objective.teacher(inputs))
 
 
 def _mean(fabric: Any, total: float, samples: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgecv.core.recipe import Quantize
-from edgecv.optimize.picks import remembered, repeated
+from edgecv.optimize.picks import Picks, remembered, repeated
 from edgecv.optimize.ptq import Prepared, prepare_ptq
 from edgecv.optimize.sensitivity import output_sqnr_db
 from edgecv.optimize.switches import make_board
@@ -111,3 +111,30 @@ def test_what_does_not_fit_is_chosen_as_ever() -> None:
     with repeated(chosen):
         assert torch.topk(VALUES, 2).indices.tolist() == [[0, 2], [1, 0]]
         assert torch.topk(VALUES, 1).indices.tolist() == [[0], [1]], "no choice is left"
+
+
+def test_networks_that_choose_nothing_are_looked_at_once() -> None:
+    picks = Picks()
+    with picks.chosen():
+        VALUES.amax(dim=1)
+    with picks.chosen():
+        torch.topk(VALUES, 2)
+    with picks.taken():
+        assert torch.equal(torch.topk(-VALUES, 2)[1], (-VALUES).topk(2)[1])
+
+
+def test_each_run_of_the_first_network_is_the_choice_for_the_next_of_the_second() -> None:
+    picks = Picks()
+    for values in (VALUES, VALUES.flip(1)):
+        with picks.chosen():
+            rows = torch.topk(values, 2)[1]
+        with picks.taken():
+            assert torch.equal(torch.topk(-values, 2)[1], rows)
+
+
+def test_nothing_is_looked_at_where_it_is_not_wanted() -> None:
+    picks = Picks(wanted=False)
+    with picks.chosen():
+        rows = torch.topk(VALUES, 2)[1]
+    with picks.taken():
+        assert not torch.equal(torch.topk(-VALUES, 2)[1], rows)
