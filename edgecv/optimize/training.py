@@ -241,8 +241,7 @@ def _run(session: _Session) -> FitResult:
         teacher.to("cpu")
     module.to("cpu")
     session.hooks.set_mode(module, False)
-    best = state.history[state.best_epoch]
-    name = session.objective.score_name
+    best, name = state.history[state.best_epoch], session.objective.score_name
     return FitResult(module, state.epochs_done, state.best_epoch, best.score, state.history, name)
 
 
