@@ -9,6 +9,7 @@ or that none has begun, is done by the run itself. Nothing is compiled while a t
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ from edgecv.build.store import Store
 from edgecv.build.target_steps import compile_file
 from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.target import Target
+
+_NICE = 10
+"""What the run itself does goes first: it waits for the other steps."""
 
 
 @dataclass
@@ -115,6 +119,8 @@ def _started() -> _Process:
 
 def main() -> None:
     """Compile what each line of the standard input asks for, and answer each with an empty line."""
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     for line in sys.stdin:
         job = json.loads(line)
         log, target = Path(job["log"]), from_plain(Target, job["target"])

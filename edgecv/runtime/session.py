@@ -312,21 +312,11 @@ def open_session(
             deadline_ms=spec.deadline_ms,
             max_frames=spec.frames,
         )
-        session = Session(
-            spec,
-            facts,
-            policy,
-            camera,
-            levels,
-            Loop(parts, profile),
-            profile,
-            vitals or open_vitals(zones),
-            sinks=[],
-            second=second,
-            looks=looks,
-            governor=_governor(spec, levels, zones),
-            timeline=Timeline() if spec.timeline else None,
-        )
+        loop, board = Loop(parts, profile), vitals or open_vitals(zones)
+        session = Session(spec, facts, policy, camera, levels, loop, profile, board, sinks=[])
+        session.second, session.looks = second, looks
+        session.governor = _governor(spec, levels, zones)
+        session.timeline = Timeline() if spec.timeline else None
         finished.append(session.take)
         _open_sinks(session, [*sinks, *([("callback", Callback(on_result), policy)] if on_result else [])], opened)
         opened.pop_all()  # the session closes them
