@@ -23,6 +23,7 @@ from edgecv.optimize.quantized import QuantizedGraph
 from edgecv.optimize.sparsity import pattern_mask
 from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, top1_score
 
+from .killed import Killed, killed_before
 from .test_engines_agree import ENGINES, Exported
 from .tiny_reader import CONTRACT, TinyReader
 
@@ -174,27 +175,17 @@ def train_with(step: Quantize, *, checkpoint: Path | None = None, stop_at: int |
     """`train` with the step's average, a checkpoint, and a kill before epoch ``stop_at``."""
 
     def run_fit(module: nn.Module, hooks: Hooks) -> FitResult:
-        def on_epoch_start(trained: nn.Module, epoch: int) -> None:
-            if epoch == stop_at:
-                raise Killed
-            assert hooks.on_epoch_start is not None
-            hooks.on_epoch_start(trained, epoch)
-
         return fit(
             module,
             train=make_batches(TinyReader(), CONTRACT, batch_size=STEP.batch_size, shuffle_seed=0),
             validation=make_batches(TinyReader(), CONTRACT, batch_size=20).fixed(),
             objective=Objective(nn.functional.cross_entropy, top1_score),
             plan=TrainPlan(epochs=step.epochs, lr=step.lr, ema=step.ema),
-            hooks=dataclasses.replace(hooks, on_epoch_start=on_epoch_start),
+            hooks=killed_before(stop_at, hooks),
             checkpoint=checkpoint,
         )
 
     return run_fit
-
-
-class Killed(Exception):
-    """Stands for the end of a process."""
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from edgecv.optimize.quantized import QuantizedGraph
 from edgecv.optimize.repair import Judged, Workshop, repair
 from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, top1_score
 
+from .killed import Killed, killed_before
 from .test_examples import CONTRACT, ENGINES, batches, clips, compiled, lively, small, streamed
 
 pytestmark = pytest.mark.build
@@ -71,10 +72,6 @@ class Shuffled:
             yield values[part].numpy(), truths[part].numpy()
 
 
-class Killed(Exception):
-    """Stands for the end of a process."""
-
-
 def training(
     step: Quantize, *, checkpoint: Path | None = None, stop_at: int | None = None, teacher: nn.Module | None = None
 ) -> Fit:
@@ -82,19 +79,13 @@ def training(
     distill = step.distill if isinstance(step.distill, Distill) else Distill(weight=0.0)
 
     def run(module: nn.Module, hooks: Hooks) -> FitResult:
-        def on_epoch_start(trained: nn.Module, epoch: int) -> None:
-            if epoch == stop_at:
-                raise Killed
-            assert hooks.on_epoch_start is not None
-            hooks.on_epoch_start(trained, epoch)
-
         return fit(
             module,
             train=Shuffled(),  # type: ignore[arg-type]
             validation=None,
             objective=Objective(nn.functional.cross_entropy, top1_score, teacher, distill),
             plan=TrainPlan(epochs=step.epochs, lr=step.lr, ema=step.ema),
-            hooks=replace(hooks, on_epoch_start=on_epoch_start),
+            hooks=killed_before(stop_at, hooks),
             checkpoint=checkpoint,
         )
 

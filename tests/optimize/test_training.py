@@ -23,6 +23,7 @@ from edgecv.optimize.fabric import Devices, launched_processes
 from edgecv.optimize.finetune import family_objective
 from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, learning_rate, top1_score
 
+from .killed import Killed, killed_before
 from .tiny_reader import CONTRACT, FAMILY, TinyReader, tiny_net
 
 PLAN = TrainPlan(epochs=4, lr=0.01, devices=Devices("cpu"))
@@ -70,21 +71,13 @@ def test_the_callers_settings_come_back() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-class Killed(Exception):
-    """Stands for the end of a process."""
-
-
 @pytest.mark.parametrize("killed_at", [0, 2, 3])
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path, killed_at: int) -> None:
     whole = run(tiny_net(dropout=0.3))
 
-    def kill(module: nn.Module, epoch: int) -> None:
-        if epoch == killed_at:
-            raise Killed
-
     path = tmp_path / "made" / "run.pt"
     with pytest.raises(Killed):
-        run(tiny_net(dropout=0.3), checkpoint=path, hooks=Hooks(on_epoch_start=kill))
+        run(tiny_net(dropout=0.3), checkpoint=path, hooks=killed_before(killed_at, Hooks()))
     epochs: list[int] = []
     hooks = Hooks(on_epoch_start=lambda module, epoch: epochs.append(epoch))
     resumed = run(tiny_net(seed=99, dropout=0.3) if killed_at else tiny_net(dropout=0.3), checkpoint=path, hooks=hooks)
