@@ -63,7 +63,8 @@ def open_for_repair(context: Context, recipe: Recipe) -> tuple[LabelledReader, l
     """
     reader, select = open_pictures(context, recipe)
     evaluation = context.reader(recipe.data.eval)
-    sample = next(iter(truths_of(evaluation)))
+    # An inspector's training pictures are all good: by their labels no metric of defects can be taken.
+    sample = None if recipe.family.kind == "anomaly" else next(iter(truths_of(evaluation)))
     taken = _hashes(evaluation) | _hashes(reader)
     found: JudgePictures | None = None
     for source, origin in _sources(context, recipe):
@@ -104,7 +105,7 @@ def _sources(context: Context, recipe: Recipe) -> Iterator[tuple[LabelledReader,
 def _judge(source: LabelledReader, rest: list[int], origin: str, sample: Any) -> JudgePictures:
     truths = truths_of(source)
     picked = [rest[index] for index in even_pick([truths[index] for index in rest], MOST_PICTURES)]
-    labelled = all(type(truths[index]) is type(sample) for index in picked)
+    labelled = sample is not None and all(type(truths[index]) is type(sample) for index in picked)
     return JudgePictures(SubsetReader(source, picked), labelled, origin)
 
 

@@ -103,6 +103,16 @@ def test_too_small_a_set_is_refused_with_what_to_do(tmp_path: Path) -> None:
         open_for_repair(made, made.plan.recipe)
 
 
+def test_good_pictures_alone_judge_by_likeness(root: Path, tmp_path: Path) -> None:
+    """AUROC holds good pictures against defective ones, of which a training set has none."""
+    sets = ["data.train.limit=112", "data.eval.limit=24", "steps=[{quantize: {method: ptq, repair: ptq}}]"]
+    loaded = load_recipe(root / "recipes/anomaly/scenes-student.yaml", sets=sets)
+    plan = make_plan(loaded, inputs=gather(loaded))
+    made = Context(plan, Store(tmp_path / "store"), SilentProgress(), tmp_path / "log", Hardware())
+    calibration, judged, labelled, origin = check(made)
+    assert (calibration, judged, labelled, origin) == (64, 48, False, "the training set")
+
+
 def test_copies_are_never_spare() -> None:
     random = np.random.default_rng(0)
     images = [random.integers(0, 255, (8, 8), dtype=np.uint8) for _ in range(4)]
