@@ -91,7 +91,7 @@ def test_the_report_tells_once_how_the_pictures_were_understood(plates: tuple[Pa
 def test_an_inspector_goes_through_every_step(plates: tuple[Path, int, Report]) -> None:
     folder, code, report = plates
     assert code == 0, report.outcome
-    kinds = [step.kind for step in report.steps]
+    kinds = [step.kind for step in report.steps if step.kind != "export"]  # the float graph's is early
     assert kinds[:5] == ["load", "fit", "prune", "fit", "quantize"]
     effects = [step.effect for step in report.steps if step.kind == "fit"]
     assert all(effect["pictures"] == 24 and effect["held_out"] == 8 for effect in effects)
