@@ -12,8 +12,8 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,7 @@ class Ahead:
         """The process of an engine, so that its compiler is imported once."""
         if backend not in self._process_of:
             if len(self._processes) < self._jobs:
-                self._processes.append(_started())
+                self._processes.append(_started(self._log))
             self._process_of[backend] = self._processes[len(self._process_of) % self._jobs]
         return self._process_of[backend]
 
@@ -112,9 +112,10 @@ class Ahead:
         }
 
 
-def _started() -> _Process:
+def _started(log: Path) -> _Process:
     command, pipe = [sys.executable, "-m", "edgecv.build.ahead"], subprocess.PIPE
-    return _Process(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, bufsize=1))
+    with log.open("a", encoding="utf-8") as errors:
+        return _Process(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, bufsize=1))
 
 
 def main() -> None:
@@ -125,9 +126,11 @@ def main() -> None:
         job = json.loads(line)
         log, target = Path(job["log"]), from_plain(Target, job["target"])
         action = partial(compile_file, Path(job["exported"]), job["precision"], target, log)
-        # What fails is done again by the run, which then says why.
-        with quiet(log), suppress(Exception):
-            Store(Path(job["store"])).run(job["key"], kind="compile", title=job["title"], action=action)
+        with quiet(log):
+            try:
+                Store(Path(job["store"])).run(job["key"], kind="compile", title=job["title"], action=action)
+            except Exception:  # noqa: BLE001 - the run does the step again, and says why it fails
+                traceback.print_exc()
         print(flush=True)
 
 
