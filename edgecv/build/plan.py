@@ -70,12 +70,6 @@ class FilePlan:
     evaluate: PlannedStep | None
     measure: PlannedStep | None
 
-    @property
-    def steps(self) -> tuple[PlannedStep, ...]:
-        """The file's steps in order."""
-        found = (self.export, self.reference, self.compile, self.verify, self.evaluate, self.measure)
-        return tuple(step for step in found if step is not None)
-
 
 @dataclass(frozen=True)
 class TargetPlan:
@@ -86,6 +80,28 @@ class TargetPlan:
     chain: tuple[PlannedStep, ...]
     optimized: FilePlan
     float_reference: FilePlan
+
+    @property
+    def steps(self) -> tuple[PlannedStep, ...]:
+        """Every step for this target, in order."""
+        return (*self.making, *self.proving)
+
+    @property
+    def making(self) -> tuple[PlannedStep, ...]:
+        """The steps up to the two files, in order; the float graph is exported as soon as its network is there, so that
+        it can be compiled meanwhile."""
+        early, found = self.float_reference.export, []
+        for step in self.chain:
+            found += [step, early] if step.key in early.inputs else [step]
+        last = (self.optimized.export, self.optimized.reference, self.float_reference.compile, self.optimized.compile)
+        return (*found, *(step for step in last if step is not None))
+
+    @property
+    def proving(self) -> tuple[PlannedStep, ...]:
+        """The steps that prove and measure the two files, in order."""
+        files = (self.float_reference, self.optimized)
+        steps = (step for file in files for step in (file.verify, file.evaluate, file.measure))
+        return tuple(step for step in steps if step is not None)
 
 
 @dataclass(frozen=True)
@@ -103,11 +119,10 @@ class Plan:
 
     @property
     def steps(self) -> tuple[PlannedStep, ...]:
-        """Every step once, target by target."""
+        """Every step once, in the order in which the runner does them."""
         unique: dict[str, PlannedStep] = {}
-        for target in self.targets:
-            for step in (*target.chain, *target.float_reference.steps, *target.optimized.steps):
-                unique.setdefault(step.key, step)
+        for steps in (*(item.making for item in self.targets), *(item.proving for item in self.targets)):
+            unique.update((step.key, unique.get(step.key, step)) for step in steps)
         return tuple(unique.values())
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from edgecv.backends.common import quiet
 from edgecv.build.ahead import Ahead
 from edgecv.build.context import NOTES, Context, Hardware
-from edgecv.build.plan import FilePlan, Plan, PlannedStep, TargetPlan
+from edgecv.build.plan import Plan, PlannedStep, TargetPlan
 from edgecv.build.publish import publish
 from edgecv.build.steps import shared_actions
 from edgecv.build.store import StepRecord, Store, explained
@@ -31,6 +31,7 @@ from edgecv.report.schema import StepFigures
 LOG = "edgecv.log"
 _ALL_NEED = ("load", "prune", "finetune", "fit")
 _Action = Callable[[Path], Mapping[str, Any]]
+_PROOFS = {"verify": verify_file, "evaluate": evaluate_file, "measure": measure_file}
 
 
 @dataclass(frozen=True)
@@ -135,46 +136,23 @@ def _fence(run: Run, target: TargetPlan) -> Iterator[_Doing]:
         run.context.progress.line(f"{name}: {doing.title} failed: {message}")
 
 
-def _making(run: Run, target: TargetPlan) -> list[tuple[PlannedStep, _Action]]:
-    """The steps up to the target's two files, in order, with what does each.
-
-    The float graph is exported as soon as its network is there, so that it can be compiled meanwhile.
-    """
+def _making(run: Run, target: TargetPlan) -> Iterator[tuple[PlannedStep, _Action]]:
+    """The steps up to the target's two files, with what does each."""
     shared, context = shared_actions(), run.context
-    steps: list[tuple[PlannedStep, _Action]] = []
-
-    def add(step: PlannedStep | None) -> None:
-        if step is not None:
-            steps.append((step, lambda folder: shared[step.kind](context, step, target.recipe, folder)))
-
-    def compiled(file: FilePlan) -> None:
-        exported = context.store.folder(file.export.key)
-        steps.append((file.compile, partial(compile_file, exported, file.precision, target.target, context.log)))
-
-    for step in target.chain:
-        add(step)
-        if step.key in target.float_reference.export.inputs:
-            add(target.float_reference.export)
-    add(target.optimized.export)
-    add(target.optimized.reference)
-    compiled(target.float_reference)
-    compiled(target.optimized)
-    return steps
+    files = {file.compile.key: file for file in (target.float_reference, target.optimized)}
+    for step in target.making:
+        if step.key in files:
+            file = files[step.key]
+            exported = context.store.folder(file.export.key)
+            yield step, partial(compile_file, exported, file.precision, target.target, context.log)
+        else:
+            yield step, partial(shared[step.kind], context, step, target.recipe)
 
 
-def _proving(run: Run, target: TargetPlan) -> list[tuple[PlannedStep, _Action]]:
-    """The steps that prove and measure the target's two files, in order, with what does each."""
-    steps: list[tuple[PlannedStep, _Action]] = []
-
-    def add(step: PlannedStep | None, action: Callable[..., Mapping[str, Any]]) -> None:
-        if step is not None:
-            steps.append((step, lambda folder: action(run.context, step, target.recipe, target.target, folder)))
-
-    for file in (target.float_reference, target.optimized):
-        add(file.verify, verify_file)
-        add(file.evaluate, evaluate_file)
-        add(file.measure, measure_file)
-    return steps
+def _proving(run: Run, target: TargetPlan) -> Iterator[tuple[PlannedStep, _Action]]:
+    """The steps that prove and measure the target's two files, with what does each."""
+    for step in target.proving:
+        yield step, partial(_PROOFS[step.kind], run.context, step, target.recipe, target.target)
 
 
 def _do_all(run: Run, steps: Iterable[tuple[PlannedStep, _Action]], doing: _Doing) -> None:

@@ -85,7 +85,7 @@ def plan_values(plan: Plan, store: Store) -> dict[str, Any]:
                 "name": item.target.name,
                 "backend": item.target.backend,
                 "precision": item.optimized.precision,
-                "steps": [step.key for step in (*item.chain, *item.float_reference.steps, *item.optimized.steps)],
+                "steps": [step.key for step in item.steps],
                 "deferred": item.optimized.evaluate is None,
             }
             for item in plan.targets

@@ -45,6 +45,12 @@ def test_it_ends_with_all_budgets_met_and_says_where_the_report_is(digits_run: D
     assert all(target in digits_run.stdout for target in TARGETS)
 
 
+def test_a_dry_run_names_the_steps_in_the_order_of_the_run(digits_run: DigitsRun) -> None:
+    done = subprocess.run(digits_run.command("--dry-run", "--json"), capture_output=True, text=True, check=True)
+    titles = [step["title"] for step in json.loads(done.stdout)["steps"]]
+    assert titles == [step.title for step in digits_run.report.steps]
+
+
 def test_progress_is_plain_lines_and_third_party_chatter_is_in_the_log(digits_run: DigitsRun) -> None:
     assert "\x1b[" not in digits_run.stderr
     lines = digits_run.stderr.splitlines()
