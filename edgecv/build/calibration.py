@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from edgecv.build.context import Context
 from edgecv.core.recipe import CalibrationSpec, Recipe
-from edgecv.data.calibration import SubsetReader, open_calibration
+from edgecv.data.calibration import open_calibration
 from edgecv.data.lint import LintFinding, lint_calibration, refuse
 from edgecv.data.readers import LabelledReader
 from edgecv.data.selection import Rule, pick
+from edgecv.data.subset import SubsetReader
 from edgecv.data.tiled import as_inputs
 from edgecv.errors import ModelError
 

@@ -13,7 +13,9 @@ from edgecv.core.recipe import DataSpec
 from edgecv.data.files import shown_skips
 from edgecv.data.kept import kept
 from edgecv.data.readers import LabelledReader, open_reader
+from edgecv.data.subset import SubsetReader, hashes, spare
 from edgecv.data.tiled import as_inputs
+from edgecv.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Hardware:
 
 NOTES = "notes"
 """Of a step's effect: whole sentences for the report, the same from every step that tells them."""
+LEAST_VALIDATION = 4
 KEPT_BYTES = 256_000_000
 """Pictures of the evaluation set that a build keeps in memory: every engine's file is evaluated on them."""
 
@@ -55,6 +58,25 @@ class Context:
         """A data set of the recipe; of a family that works in tiles, one tile of each picture."""
         recipe = self.plan.recipe
         return as_inputs(self.pictures(spec), recipe.family, recipe.model.input)
+
+    def validation(self) -> LabelledReader | None:
+        """The recipe's validation set without pictures of its evaluation set, by which nothing may be chosen.
+
+        Raises:
+            DataError: hardly any picture is left.
+        """
+        data = self.plan.recipe.data
+        if data.validation is None:
+            return None
+        reader = self.reader(data.validation)
+        rest = spare(reader, hashes(self.reader(data.eval)))
+        if len(rest) < LEAST_VALIDATION:
+            raise DataError(
+                f"data.validation has {len(reader)} pictures, and {len(rest)} of them are neither copies nor in "
+                f"data.eval; {LEAST_VALIDATION} are needed. Name other pictures, or remove data.validation: then "
+                "pictures of data.train are held out."
+            )
+        return SubsetReader(reader, rest)
 
     def pictures(self, spec: DataSpec) -> LabelledReader:
         """A data set of the recipe, its pictures whole: what the task metric is taken on."""

@@ -12,16 +12,13 @@ from typing import Any
 
 from edgecv.build.calibration import calibration_spec, check, open_pictures
 from edgecv.build.context import Context
-from edgecv.core.protocols import Reader
 from edgecv.core.recipe import Recipe
-from edgecv.data.calibration import SubsetReader
 from edgecv.data.files import even_pick
 from edgecv.data.lint import MIN_PICTURES, LintFinding
 from edgecv.data.readers import LabelledReader
 from edgecv.data.selection import truths_of
+from edgecv.data.subset import SubsetReader, hashes, spare
 from edgecv.errors import DataError
-
-__all__ = ["JudgePictures", "open_for_repair", "spare"]
 
 MOST_PICTURES = 1000
 """A rung is judged on an even pick of so many pictures; the compiled file is judged on all of the evaluation set."""
@@ -53,8 +50,9 @@ class JudgePictures:
 def open_for_repair(context: Context, recipe: Recipe) -> tuple[LabelledReader, list[LintFinding], JudgePictures]:
     """The calibration pictures, the lint's warnings, and the pictures that the repair ladder is judged on.
 
-    Those are spare pictures of the training set or of the set that calibration picks from, with labels before
-    without; where too few are spare, one in four of the calibration pictures is taken out of calibration.
+    Those are the recipe's validation set; without one, spare pictures of the training set or of the set that
+    calibration picks from, with labels before without; where too few are spare, one in four of the calibration
+    pictures is taken out of calibration.
 
     Raises:
         ModelError: the recipe has neither calibration nor training data.
@@ -65,8 +63,11 @@ def open_for_repair(context: Context, recipe: Recipe) -> tuple[LabelledReader, l
     evaluation = context.reader(recipe.data.eval)
     # An inspector's training pictures are all good: by their labels no metric of defects can be taken.
     sample = None if recipe.family.kind == "anomaly" else next(iter(truths_of(evaluation)))
-    taken = _hashes(evaluation) | _hashes(reader)
+    taken = hashes(evaluation) | hashes(reader)
     found: JudgePictures | None = None
+    if (validation := context.validation()) is not None:
+        found = _judge(validation, spare(validation, taken), "the validation set", sample)
+        return reader, check(context, recipe, reader, select), found
     for source, origin in _sources(context, recipe):
         rest = spare(source, taken)
         if len(rest) < ENOUGH_SPARE:
@@ -77,19 +78,8 @@ def open_for_repair(context: Context, recipe: Recipe) -> tuple[LabelledReader, l
         if found.labelled:
             break
     if found is None:
-        reader, found = _give_up(reader, sample, _hashes(evaluation))
+        reader, found = _give_up(reader, sample, hashes(evaluation))
     return reader, check(context, recipe, reader, select), found
-
-
-def spare(source: Reader, taken: set[str]) -> list[int]:
-    """Indices of ``source`` whose contents are not among the hashes ``taken``; of copies, the first."""
-    seen, rest = set(taken), []
-    for index in range(len(source)):
-        digest = source.sha256(index)
-        if digest not in seen:
-            seen.add(digest)
-            rest.append(index)
-    return rest
 
 
 def _sources(context: Context, recipe: Recipe) -> Iterator[tuple[LabelledReader, str]]:
@@ -126,7 +116,3 @@ def _give_up(reader: LabelledReader, sample: Any, judged: set[str]) -> tuple[Lab
             "data.calibration.samples, name a larger source or data.train, or set repair: off in the quantize step."
         )
     return SubsetReader(reader, kept), _judge(reader, held, "the calibration set, held out of it", sample)
-
-
-def _hashes(reader: LabelledReader) -> set[str]:
-    return {reader.sha256(index) for index in range(len(reader))}

@@ -130,7 +130,7 @@ class Plan:
 class Inputs:
     """What the plan needs to know of the world: hashes of everything the recipe names.
 
-    ``prints`` has the keys source, weights, eval, train and calibration ("" where there is none).
+    ``prints`` has the keys source, weights, eval, train, validation and calibration ("" where there is none).
     """
 
     prints: dict[str, str]
@@ -239,7 +239,7 @@ class _Planner:
                 teacher = teacher if any(done.kind == "prune" for done in chain) else chain[-1]
                 chain.append(self._prune(step, recipe.seed, chain[-1]))
             elif isinstance(step, Finetune):
-                params["train"] = prints["train"] if step.epochs else ""
+                params |= self._training if step.epochs else {"train": ""}
                 chain.append(self._step("finetune", f"fine-tune {step.epochs} epochs", params, chain[-1], teacher))
             elif isinstance(step, Fit):
                 params["train"] = prints["train"]
@@ -251,13 +251,19 @@ class _Planner:
                 wanted, why = scheme_for(step, self._targets)
                 params |= {"step": asdict(wanted), "calibration": prints["calibration"]}
                 if step.method == "qat" or step.repair != "off":
-                    params["train"] = prints["train"]
+                    params |= self._training
                 if step.repair != "off":  # the ladder climbs by the limit, on pictures that are not in eval
                     params |= {"eval": prints["eval"], "accuracy": to_plain(recipe.budgets.accuracy)}
                     params["metric"] = metric_name(recipe)
                 title = f"quantize {step.method} int8 {wanted.scheme}" + (f" ({why})" if why else "")
                 return tuple(chain), self._step("quantize", title, params, chain[-1], _original(recipe, chain)), "int8"
         return tuple(chain), chain[-1], "fp16" if precision == "fp16" else "fp32"
+
+    @property
+    def _training(self) -> dict[str, str]:
+        """The data of a step that trains; of a validation set the pictures of eval are left out."""
+        sets = ("train", "validation", "eval") if self._inputs.prints["validation"] else ("train",)
+        return {name: self._inputs.prints[name] for name in sets}
 
     def _prune(self, step: Prune, seed: int, before: PlannedStep) -> PlannedStep:
         wanted, note = resolved(step, self._targets, trains=bool(self._inputs.prints["train"]))

@@ -12,17 +12,21 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecv import backends
 from edgecv.build.context import NOTES, Context, data_notes
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
 from edgecv.core.artifact import sha256_file
-from edgecv.core.recipe import DataSpec, Finetune, Fit, Quantize, Recipe
+from edgecv.core.recipe import Finetune, Fit, Quantize, Recipe
 from edgecv.errors import ModelError
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.subject import subject
+
+if TYPE_CHECKING:
+    from edgecv.data.readers import LabelledReader
+    from edgecv.optimize.finetune import TrainSet
 
 STATE = "state.safetensors"
 HISTORY = "history.json"
@@ -84,20 +88,19 @@ def _load_onnx(context: Context, recipe: Recipe, folder: Path) -> Mapping[str, A
 def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.build.pruning import prune_step
     from edgecv.models.two_stage_loss import is_two_stage
-    from edgecv.optimize.finetune import TrainSet
     from edgecv.optimize.prune import taylor_batches
 
     module, history = _rebuild(context, step.inputs[0], recipe)
     batches = None
     if "train" in step.params:
-        train = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
+        train = _train_set(recipe, _train_reader(context, recipe))
         size = 1 if is_two_stage(module) else 32
         batches = taylor_batches(train, samples=step.params["step"]["samples"], seed=recipe.seed, batch_size=size)
     return prune_step(context, step.params, module=module, history=history, batches=batches, folder=folder)
 
 
 def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    from edgecv.optimize.finetune import TrainSet, finetune
+    from edgecv.optimize.finetune import finetune
     from edgecv.optimize.prune import save_module_state
     from edgecv.optimize.sparsity import kept_sparse
 
@@ -112,12 +115,12 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     checkpoint = context.store.work(step.key) / CHECKPOINT
     sparse = context.store.folder(step.inputs[0]) / SPARSE
     layers = json.loads(sparse.read_text(encoding="utf-8")) if sparse.is_file() else []
-    reader = context.reader(_train_spec(recipe))
+    reader = _train_reader(context, recipe)
     with kept_sparse(module, layers):
         result = finetune(
             module,
             step=wanted,
-            data=TrainSet(reader, recipe.model.input, recipe.family),
+            data=_train_set(recipe, reader, context.validation()),
             teacher=teacher,
             seed=recipe.seed,
             devices=_devices(context),
@@ -136,13 +139,12 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
 
 
 def _fit(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    from edgecv.optimize.finetune import TrainSet
     from edgecv.optimize.fit_normal import fit_normal
     from edgecv.optimize.prune import save_module_state
 
     wanted = next(item for item in recipe.steps if isinstance(item, Fit) and _same(item, step))
     module, history = _rebuild(context, step.inputs[0], recipe)
-    data = TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family)
+    data = _train_set(recipe, _train_reader(context, recipe))
     found = fit_normal(module, step=wanted, data=data, seed=recipe.seed, progress=context.progress)
     sparse = context.store.folder(step.inputs[0]) / SPARSE
     if sparse.is_file():
@@ -154,7 +156,6 @@ def _fit(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> M
 
 def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.build.quantize import Training, quantize
-    from edgecv.optimize.finetune import TrainSet
 
     wanted = next(item for item in recipe.steps if isinstance(item, Quantize))
     module, _ = _rebuild(context, step.inputs[0], recipe)
@@ -163,7 +164,7 @@ def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     trains = wanted.method == "qat" or (wanted.repair == "full" and recipe.data.train is not None)
     if trains:
         training = Training(
-            TrainSet(context.reader(_train_spec(recipe)), recipe.model.input, recipe.family),
+            _train_set(recipe, _train_reader(context, recipe), context.validation()),
             _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None,
             _devices(context),
             context.store.work(step.key) / CHECKPOINT,
@@ -220,10 +221,16 @@ def _rebuild(context: Context, key: str, recipe: Recipe) -> tuple[Any, list[Any]
     return module.eval(), history
 
 
-def _train_spec(recipe: Recipe) -> DataSpec:
+def _train_reader(context: Context, recipe: Recipe) -> LabelledReader:
     if recipe.data.train is None:
         raise ModelError("this step trains and the recipe has no data.train; name a training set")
-    return recipe.data.train
+    return context.reader(recipe.data.train)
+
+
+def _train_set(recipe: Recipe, reader: LabelledReader, validation: LabelledReader | None = None) -> TrainSet:
+    from edgecv.optimize.finetune import TrainSet
+
+    return TrainSet(reader, recipe.model.input, recipe.family, validation)
 
 
 def _same(item: Any, step: PlannedStep) -> bool:

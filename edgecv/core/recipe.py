@@ -178,6 +178,13 @@ class Data:
 
     eval: DataSpec = field(metadata={"description": "evaluation set; every compiled file runs on all of it"})
     train: DataSpec | None = field(default=None, metadata={"description": "needed by finetune, qat and taylor pruning"})
+    validation: DataSpec | None = field(
+        default=None,
+        metadata={
+            "description": "pictures with labels, of neither train nor eval: the repair ladder is judged on them, and "
+            "the best epoch of a training chosen by them (default: pictures of train)"
+        },
+    )
     calibration: Union[str, CalibrationSpec, None] = field(
         default=None, metadata={"description": "name or path of a calibration manifest, or a selection"}
     )

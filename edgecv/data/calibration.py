@@ -8,50 +8,22 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgecv.core.calibration import CalibrationFile, CalibrationManifest
 from edgecv.core.contract import Clip, InputContract
 from edgecv.core.progress import Progress, SilentProgress
-from edgecv.core.protocols import Reader, Sample
+from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec
-from edgecv.data.files import SHOWN, fingerprint_of
+from edgecv.data.files import SHOWN
 from edgecv.data.lint import LintFinding, lint_calibration, refuse
 from edgecv.data.readers import LabelledReader, open_reader, open_subset
 from edgecv.data.selection import Rule, classes_of, pick, truths_of
+from edgecv.data.subset import SubsetReader
 from edgecv.errors import ArtifactError, DataError, UsageError
 
-__all__ = ["SubsetReader", "calibrate", "make_manifest", "open_calibration", "pick"]
+__all__ = ["calibrate", "make_manifest", "open_calibration", "pick"]
 
 _SILENT = SilentProgress()
-
-
-class SubsetReader:
-    """A `Reader` over some samples of another one, in the order of ``indices``."""
-
-    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
-        self._reader = reader
-        self._indices = tuple(indices)
-        truths = truths_of(reader)
-        self.ids: Sequence[str] = tuple(reader.ids[index] for index in indices)
-        self.truths: Sequence[Any] = tuple(truths[index] for index in indices)
-        self.skipped = reader.skipped
-        self.notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample ``index`` of the subset."""
-        return self._reader[self._indices[index]]
-
-    def sha256(self, index: int) -> str:
-        """Hash of sample ``index`` of the subset."""
-        return self._reader.sha256(self._indices[index])
-
-    def fingerprint(self) -> str:
-        """Hash over the ids, classes and contents of the subset."""
-        return fingerprint_of(zip(self.ids, self.truths, map(self.sha256, range(len(self))), strict=True))
 
 
 def make_manifest(

@@ -34,19 +34,24 @@ OF_AN_IDENTITY = 4
 
 @dataclass(frozen=True)
 class TrainSet:
-    """What to train on: the samples, and how they become inputs and a loss."""
+    """What to train on: the samples, and how they become inputs and a loss.
+
+    The best epoch is the best on ``validation``; without it, on a share of the samples that is held out of training.
+    """
 
     reader: Reader
     contract: InputContract
     family: FamilySpec
+    validation: Reader | None = None
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
     """``module`` is the one passed in, on the CPU in evaluation mode, with the weights of ``best_epoch`` (from 0).
 
-    ``best_score`` is on the held-out share of the training set and of the kind ``score_name``: top1 (0..1), or
-    minus_distance, how far the outputs are from the teacher's where there are no labels; ``losses`` one mean an epoch.
+    ``best_score`` is on the validation set, or the held-out share of the training set, and of the kind ``score_name``:
+    top1 (0..1), or minus_distance, how far the outputs are from the teacher's where there are no labels; ``losses`` one
+    mean an epoch.
     """
 
     module: nn.Module
@@ -61,7 +66,7 @@ class FinetuneResult:
 def held_out(
     data: TrainSet, *, share: float, seed: int, batch_size: int, augment: AugmentName | Augment = "none"
 ) -> tuple[EpochBatches, EpochBatches]:
-    """``(training, validation)`` batches of one training set, split by class with ``share`` held out.
+    """``(training, validation)`` batches; without a validation set, ``share`` of the training set is held out by class.
 
     Embeddings learn from pairs: their training batches hold `OF_AN_IDENTITY` pictures of each identity in them.
 
@@ -71,7 +76,10 @@ def held_out(
         DataError: fewer than two samples.
     """
     truths = truths_of(data.reader)
-    rest, held = split_indices(truths, share=share, seed=seed)
+    if data.validation is not None:
+        rest, held, judged = list(range(len(truths))), list(range(len(data.validation))), data.validation
+    else:
+        (rest, held), judged = split_indices(truths, share=share, seed=seed), data.reader
     train = make_batches(
         data.reader,
         data.contract,
@@ -82,7 +90,7 @@ def held_out(
     )
     if data.family.kind == "embedding" and isinstance(truths[0], (int, np.integer)):
         train = train.by_class([truths[index] for index in rest], OF_AN_IDENTITY)
-    return train, make_batches(data.reader, data.contract, batch_size=batch_size, indices=held)
+    return train, make_batches(judged, data.contract, batch_size=batch_size, indices=held)
 
 
 def finetune(

@@ -118,7 +118,8 @@ def _accuracy_bounds(budget: dict[str, Any], facts: FamilyFacts | None) -> Itera
 
 
 def _data(data: dict[str, Any], family: dict[str, Any], steps: Any) -> Iterator[Found]:
-    places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in ("eval", "train")]
+    sets = ("eval", "train", "validation")
+    places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in sets]
     calibration = _mapping(data.get("calibration"))
     places.append((("data", "calibration", "source"), calibration.get("source")))
     for where, value in places:
@@ -126,6 +127,8 @@ def _data(data: dict[str, Any], family: dict[str, Any], steps: Any) -> Iterator[
         if spec is not None:
             yield from ((where + path, message) for path, message in data_problems(spec))
             yield from _data_fits(spec, where, family, steps)
+    if data.get("validation") is not None and data["validation"] == data.get("eval"):
+        yield ("data", "validation"), "is the evaluation set; what is chosen by its pictures cannot be proven on them"
     source = part(DataSpec, calibration.get("source"))
     if source is not None and calibration.get("select") == "stratified" and not DATA_KINDS[source.kind].classes:
         problem = f"is stratified, and kind {source.kind} has no classes to pick by; use random or k-center"
@@ -160,7 +163,7 @@ def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Fou
     if contract is None or contract.resize != "stretch" or min(contract.size) < 1:
         return
     height, width = contract.size
-    places = [("eval",), ("train",), ("calibration", "source")]
+    places = [("eval",), ("train",), ("validation",), ("calibration", "source")]
     for place in places:
         value: Any = data
         for key in place:

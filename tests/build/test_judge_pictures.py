@@ -10,11 +10,12 @@ import pytest
 
 from edgecv.build.context import Context, Hardware
 from edgecv.build.inputs import gather
-from edgecv.build.judge_pictures import ENOUGH_SPARE, GIVEN_UP, open_for_repair, spare
+from edgecv.build.judge_pictures import ENOUGH_SPARE, GIVEN_UP, open_for_repair
 from edgecv.build.plan import make_plan
 from edgecv.build.store import Store
 from edgecv.core.progress import SilentProgress
 from edgecv.data.digits import open_digits
+from edgecv.data.subset import spare
 from edgecv.errors import DataError
 from edgecv.recipe.load import load_recipe
 from tests.data.memory_reader import MemoryReader
@@ -95,6 +96,28 @@ def test_a_manifest_keeps_its_pictures_where_its_source_has_more(root: Path, tmp
     assert found[0] == 128
     assert found[1] > 900
     assert found[2:] == (True, "the set that calibration picks from")
+
+
+def test_a_validation_set_judges_before_all_others(tmp_path: Path) -> None:
+    data = TRAIN + SAME + "  validation: {kind: sklearn-digits, split: train, limit: 300}\n"
+    calibration, judged, labelled, origin = check(context(tmp_path, data))
+    assert (calibration, labelled, origin) == (64, True, "the validation set")
+    assert 300 - 64 <= judged < 300
+
+
+def test_pictures_of_the_evaluation_set_are_taken_out_of_validation(tmp_path: Path) -> None:
+    made = context(tmp_path, TRAIN + SAME + "  validation: {kind: sklearn-digits}\n")
+    validation = made.validation()
+    assert validation is not None
+    evaluated = made.reader(made.plan.recipe.data.eval)
+    assert not hashes(validation) & hashes(evaluated)
+    assert len(validation) > len(evaluated)
+
+
+def test_a_validation_set_of_evaluated_pictures_alone_is_refused(tmp_path: Path) -> None:
+    made = context(tmp_path, TRAIN + SAME + "  validation: {kind: sklearn-digits, split: test, limit: 500}\n")
+    with pytest.raises(DataError, match=r"has 500 pictures, and 0 of them .* Name other pictures, or remove"):
+        made.validation()
 
 
 def test_too_small_a_set_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 from edgecv.core.calibration import CalibrationManifest
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import DataSpec
-from edgecv.data.calibration import SubsetReader, calibrate, make_manifest, open_calibration
+from edgecv.data.calibration import calibrate, make_manifest, open_calibration
 from edgecv.data.digits import LICENCE, open_digits
 from edgecv.data.lint import LintFinding
 from edgecv.data.readers import open_reader
+from edgecv.data.subset import SubsetReader
 from edgecv.errors import ArtifactError, DataError, UsageError
 from edgecv.recipe.calibration import load_calibration
 

@@ -14,12 +14,12 @@ from edgecv.core.progress import SilentProgress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import DataSpec
 from edgecv.core.tensor import Array
-from edgecv.data.calibration import SubsetReader
 from edgecv.data.digits import open_digits
 from edgecv.data.files import Entry, Listing, check_files
 from edgecv.data.lint import LintFinding, lint_calibration, refuse, saturation_finding
 from edgecv.data.readers import LabelledReader, open_reader
 from edgecv.data.selection import Rule, pick
+from edgecv.data.subset import SubsetReader
 from edgecv.errors import DataError
 
 from .conftest import encoded, picture

@@ -44,6 +44,14 @@ def test_training_never_sees_a_held_out_sample_and_the_split_is_fixed() -> None:
     assert validation.shuffle_seed is None
 
 
+def test_a_validation_set_judges_and_nothing_is_held_out() -> None:
+    data = TrainSet(TinyReader(90), CONTRACT, FAMILY, TinyReader(30))
+    train, validation = held_out(data, share=0.2, seed=3, batch_size=8)
+    assert sorted(train.indices) == list(range(90))
+    assert list(validation.indices) == list(range(30))
+    assert validation.reader is data.validation
+
+
 def test_it_is_repeatable_and_resumable(tmp_path: Path) -> None:
     first = run(checkpoint=tmp_path / "run.pt")
     # All epochs are in the checkpoint: the second run only takes the result out of it.

@@ -65,6 +65,14 @@ def test_python_sources_name_a_function(source: str) -> None:
     assert broken_rules({"model": {"source": "python:a.b:c"}}) == []
 
 
+def test_nothing_is_chosen_on_the_pictures_that_prove_it() -> None:
+    spec = {"kind": "coco", "path": "x.json"}
+    ((where, message),) = broken_rules({"data": {"eval": spec, "validation": {**spec}}})
+    assert where == ("data", "validation")
+    assert message.startswith("is the evaluation set")
+    assert broken_rules({"data": {"eval": spec, "validation": {**spec, "path": "y.json"}}}) == []
+
+
 DETECTION: dict[str, Any] = {
     "family": {"kind": "detection", "labels": ["a", "b"]},
     "data": {"eval": {"kind": "coco", "path": "x.json"}},
