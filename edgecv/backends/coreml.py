@@ -124,14 +124,15 @@ def _convert(program: Path, package: Path, *, int8: bool, compute: str, options:
         # More axes are only allowed between a reshape and a transpose that coremltools can join.
         exported = drop_quantised_above(exported, _MAX_RANK)
     count = len(exported.graph_signature.user_outputs)
-    model = coremltools.convert(
+    shutil.rmtree(package, ignore_errors=True)
+    coremltools.convert(
         exported.run_decompositions({}),
         minimum_deployment_target=oldest,
         compute_precision=getattr(coremltools.precision, _COMPUTE_PRECISION[compute]),
         outputs=[coremltools.TensorType(dtype=np.float32) for _ in range(count)],
         skip_model_load=True,
+        package_dir=str(package),  # without it a copy stays in the folder for temporary files until the process ends
     )
-    model.save(str(package))
 
 
 def _make_repeatable(package: Path) -> None:

@@ -29,6 +29,8 @@ from edgecv.core.target import Target
 
 _NICE = 10
 """What the run itself does goes first: it waits for the other steps."""
+_LAST_S = 10.0
+"""So long a process may take to end."""
 
 
 @dataclass
@@ -53,6 +55,16 @@ class _Process:
         assert self.running.stdout is not None  # it was started with a pipe
         while self.open_steps and self.running.stdout.readline():
             self.open_steps -= 1
+
+    def close(self) -> None:
+        """End it: at once where it is at a step, else as it ends by itself, so that its compilers tidy up."""
+        if self.open_steps:
+            self.running.kill()
+        try:
+            self.running.communicate(timeout=_LAST_S)
+        except subprocess.TimeoutExpired:
+            self.running.kill()
+            self.running.communicate()
 
 
 class Ahead:
@@ -89,8 +101,7 @@ class Ahead:
     def close(self) -> None:
         """End the processes; a step that one of them is at is lost."""
         for process in self._processes:
-            process.running.kill()
-            process.running.communicate()
+            process.close()
 
     def _process(self, backend: str) -> _Process:
         """The process of an engine, so that its compiler is imported once."""

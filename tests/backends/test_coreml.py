@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,13 @@ def test_packages_describe_the_network_and_repeat_byte_for_byte(
     tmp_path: Path,
     log: Path,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     precision: Any,
     name: str,
 ) -> None:
     hashes = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     for run in ("a", "b"):
         out = tmp_path / run
         out.mkdir()
@@ -46,6 +50,7 @@ def test_packages_describe_the_network_and_repeat_byte_for_byte(
         assert (result.shape, result.dtype) == ((1, 10), "float32")
         hashes.append([(entry.path, entry.sha256) for entry in file_entries(out, made.files)])
     assert hashes[0] == hashes[1]
+    assert list((tmp_path / "temporary").iterdir()) == [], "nothing is left behind"
     assert [path.split("/", 1)[1] for path, _ in hashes[0]] == [
         "Data/com.apple.CoreML/model.mlmodel",
         "Data/com.apple.CoreML/weights/weight.bin",
