@@ -22,6 +22,7 @@ from edgecv.core.protocols import Batches
 from edgecv.optimize import prune_graph
 from edgecv.optimize.importance import Group, plain_scores
 from edgecv.optimize.input_powers import Reader, input_powers, reads, solved_without
+from edgecv.optimize.picks import Picks
 from edgecv.optimize.prune_graph import Cut, Region
 from edgecv.optimize.prune_plan import Limits, Scored
 
@@ -39,7 +40,7 @@ _CHUNKS = 32
 
 @dataclass(frozen=True)
 class _Trial:
-    """A network that is changed and set back, and the outputs that it had."""
+    """A network that is changed and set back, and the outputs that it had, of the rows that it picked itself."""
 
     module: nn.Module
     graphs: Mapping[str, Any]
@@ -47,6 +48,7 @@ class _Trial:
     pictures: torch.Tensor
     outputs: tuple[torch.Tensor, ...]
     spreads: tuple[torch.Tensor, ...]
+    picks: Picks
 
 
 def output_scores(
@@ -77,10 +79,12 @@ def output_scores(
         region.name: prune_graph.dependency_graph(module.get_submodule(region.name), region.example)
         for region in regions
     }
+    picks = Picks()
     with torch.no_grad():
-        outputs = prune_graph.tensors_of(module(pictures))
+        with picks.chosen():
+            outputs = prune_graph.tensors_of(module(pictures))
         spreads = tuple((output - output.mean(dim=0)).square().mean().clamp_min(1e-12) for output in outputs)
-        trial = _Trial(module, graphs, readers, pictures, outputs, spreads)
+        trial = _Trial(module, graphs, readers, pictures, outputs, spreads, picks)
         return [_priced(trial, item, option) for item, option in zip(ordered, options, strict=True)]
 
 
@@ -193,7 +197,8 @@ def _change(trial: _Trial, item: Scored, count: int) -> float:
     try:
         _mend(trial, cut)
         prune_graph.zero_channels(trial.module, trial.graphs, [cut])
-        outputs = prune_graph.tensors_of(trial.module(trial.pictures))
+        with trial.picks.taken():
+            outputs = prune_graph.tensors_of(trial.module(trial.pictures))
     finally:
         trial.module.load_state_dict(before)
     change = sum(
