@@ -305,7 +305,9 @@ def main() -> int:
     data = Path(os.environ["EDGECV_TEST_DATA"])
     print("values and losses in points of 100, psnr in dB (loss of the same engine's float file, 95 % interval)")
     with tempfile.TemporaryDirectory() as name:
-        for case in cases(data):
+        made = Path(name) / "pictures"
+        made.mkdir()
+        for case in cases(data, made):
             if options.only is None or options.only.lower() in case.name.lower():
                 table(case, Path(name) / case.name, runs=options.runs)
     return 0

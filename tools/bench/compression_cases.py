@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,28 +72,30 @@ LIKE: dict[str, Callable[[Any, Any], float]] = {
 }
 
 
-def cases(data: Path) -> list[Case]:
-    """All models with data here."""
+def cases(data: Path, made: Path) -> list[Case]:
+    """All models with data here; pictures that have to be made first stand in the folder ``made``."""
+    return [_resnet(data), _imdn(data, made), _plates(data), *_detectors(data), *_faces(data), *_people(data, made)]
+
+
+def _imported(path: Path, contract: InputContract) -> Callable[[], Any]:
+    def make() -> Any:
+        from edgecv.models.onnx_import import import_onnx
+
+        return import_onnx(path, contract)
+
+    return make
+
+
+def _detectors(data: Path) -> list[Case]:
     samples = sorted((data / "imagenet-samples").rglob("*.[jJ]*[gG]"))
-    imagenet, held = samples[::5][:96], samples[2::10]
-    found = [_resnet(data), _imdn(data), _plates(data)]
+    calibration, held = samples[::5][:96], samples[2::10]
     images, truths, labels = _coco(data)
-    crops = _persons(data)
-    half, third = len(crops) // 2, len(crops) // 3
-    onnx = data / "models"
 
-    def source(path: Path, contract: InputContract) -> Callable[[], Any]:
-        def make() -> Any:
-            from edgecv.models.onnx_import import import_onnx
+    def case(name: str, file: str, family: FamilySpec, contract: InputContract) -> Case:
+        make = _imported(data / "models" / file, contract)
+        return Case(name, make, family, contract, calibration, images, truths, "ap", held)
 
-            return import_onnx(path, contract)
-
-        return make
-
-    def add(name: str, file: str, family: FamilySpec, contract: InputContract, *rest: Any, **more: Any) -> None:
-        found.append(Case(name, source(onnx / file, contract), family, contract, *rest, **more))
-
-    family = FamilySpec(
+    yolox = FamilySpec(
         "detection",
         labels,
         head="yolox",
@@ -103,26 +104,40 @@ def cases(data: Path) -> list[Case]:
         max_detections=100,
         options={"multi_label": True},
     )
-    contract = InputContract(size=(416, 416), color="bgr", range=(0.0, 255.0), resize="letterbox-topleft")
-    data_of = (imagenet, images, truths, "ap", held)
-    add("YOLOX-nano", "yolox_nano/yolox_nano.onnx", family, contract, *data_of)
-    family = FamilySpec("detection", labels, head="fastestdet", score_threshold=0.01, max_detections=100)
-    contract = InputContract(size=(352, 352), color="bgr", interpolation="area")
-    add("FastestDet", "fastestdet/FastestDet.onnx", family, contract, *data_of)
-    faces = sorted((data / "faces/images").glob("*.*"))
-    none = [None] * len(faces)
-    family = FamilySpec("detection", ("face",), head="ultraface", score_threshold=0.7, iou_threshold=0.4)
-    contract = InputContract(size=(240, 320), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    letterbox = InputContract(size=(416, 416), color="bgr", range=(0.0, 255.0), resize="letterbox-topleft")
+    fastestdet = FamilySpec("detection", labels, head="fastestdet", score_threshold=0.01, max_detections=100)
+    stretch = InputContract(size=(352, 352), color="bgr", interpolation="area")
+    return [
+        case("YOLOX-nano", "yolox_nano/yolox_nano.onnx", yolox, letterbox),
+        case("FastestDet", "fastestdet/FastestDet.onnx", fastestdet, stretch),
+    ]
+
+
+def _faces(data: Path) -> list[Case]:
+    images = sorted((data / "faces/images").glob("*.*"))
     people = sorted((data / "coco-mini/images").glob("*.jpg"))
-    seen, rest = people[::2], people[1::2]
-    add("UltraFace", "ultraface_rfb_320/version-RFB-320.onnx", family, contract, seen, faces, none, "same faces", rest)
-    family = FamilySpec("detection", ("face",), head="yunet", score_threshold=0.6, iou_threshold=0.4)
-    contract = InputContract(size=(320, 320), color="bgr", range=(0.0, 255.0), resize="letterbox-topleft", pad_value=0)
-    add("YuNet", "yunet_n_320/yunet_n_320_320.onnx", family, contract, seen, faces, none, "same faces", rest)
+
+    def case(name: str, file: str, family: FamilySpec, contract: InputContract) -> Case:
+        make, truths = _imported(data / "models" / file, contract), [None] * len(images)
+        return Case(name, make, family, contract, people[::2], images, truths, "same faces", people[1::2])
+
+    ultraface = FamilySpec("detection", ("face",), head="ultraface", score_threshold=0.7, iou_threshold=0.4)
+    stretch = InputContract(size=(240, 320), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    yunet = FamilySpec("detection", ("face",), head="yunet", score_threshold=0.6, iou_threshold=0.4)
+    letterbox = InputContract(size=(320, 320), color="bgr", range=(0.0, 255.0), resize="letterbox-topleft", pad_value=0)
+    return [
+        case("UltraFace", "ultraface_rfb_320/version-RFB-320.onnx", ultraface, stretch),
+        case("YuNet", "yunet_n_320/yunet_n_320_320.onnx", yunet, letterbox),
+    ]
+
+
+def _people(data: Path, made: Path) -> list[Case]:
+    crops = _persons(data, made / "persons")
+    half, third = len(crops) // 2, len(crops) // 3
     contract = InputContract(size=(256, 128), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    add(
+    osnet = Case(
         "OSNet",
-        "osnet_x0_25_msmt17/osnet_x0_25_msmt17.onnx",
+        _imported(data / "models/osnet_x0_25_msmt17/osnet_x0_25_msmt17.onnx", contract),
         FamilySpec("embedding", ("person",)),
         contract,
         crops[:third],
@@ -132,15 +147,24 @@ def cases(data: Path) -> list[Case]:
         crops[third:half],
         budget="recall1",
     )
-    images, truths = person_masks(data / "coco-mini")
     mean, std = (102.890434, 111.25247, 126.91212), (62.93292, 62.82138, 66.355705)
     spread = tuple(255 * value for value in std)
     contract = InputContract(size=(320, 320), color="bgr", range=(0.0, 255.0), mean=mean, std=spread)
-    family = FamilySpec("segmentation", ("background", "person"))
-    frames = _people(data)
-    data_of = (frames[::2], images, truths, "miou", frames[1::2])
-    add("SINet", "sinet_portrait/SINet.onnx", family, contract, *data_of, budget="miou")
-    return found
+    images, truths = person_masks(data / "coco-mini")
+    frames = _frames(data, made / "frames")
+    sinet = Case(
+        "SINet",
+        _imported(data / "models/sinet_portrait/SINet.onnx", contract),
+        FamilySpec("segmentation", ("background", "person")),
+        contract,
+        frames[::2],
+        images,
+        truths,
+        "miou",
+        frames[1::2],
+        budget="miou",
+    )
+    return [osnet, sinet]
 
 
 PEOPLE = ("asl_gestures/*.mkv", "two-persons-indoor.mp4", "one-by-one-person-detection.mp4")
@@ -148,9 +172,9 @@ PEOPLE_FRAMES = 24
 """Frames taken of each film; a network for portraits learns little of its ranges from animals."""
 
 
-def _people(data: Path) -> list[Path]:
-    """Frames of films that show people, as files in a folder of this run."""
-    folder = Path(tempfile.mkdtemp(prefix="edgecv-people-"))
+def _frames(data: Path, folder: Path) -> list[Path]:
+    """Frames of films that show people, as files in ``folder``."""
+    folder.mkdir()
     for path in (path for pattern in PEOPLE for path in sorted((data / "videos").glob(pattern))):
         video = cv2.VideoCapture(str(path))
         every = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // PEOPLE_FRAMES)
@@ -162,7 +186,7 @@ def _people(data: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _imdn(data: Path) -> Case:
+def _imdn(data: Path, made: Path) -> Case:
     """Super-resolution of Set5; calibrated on parts of photographs, which have the size of the network's input."""
 
     def make() -> Any:
@@ -175,7 +199,8 @@ def _imdn(data: Path) -> Case:
         apply_state_dict(module, read_state_dict(path, Weights(path=str(path))), strict=True)
         return module.eval()
 
-    side, folder = 128, Path(tempfile.mkdtemp(prefix="edgecv-bench-"))
+    side, folder = 128, made / "restoration"
+    folder.mkdir()
     parts = _parts(sorted((data / "coco-mini/images").glob("*.jpg")), folder / "coco", side)
     shrunk = _parts(sorted((data / "imagenet-samples").rglob("*.[jJ]*[gG]")), folder / "imagenet", 2 * side)
     small = [_half(path, folder) for path in shrunk]
@@ -303,9 +328,9 @@ def _coco(data: Path) -> tuple[list[Path], list[Any], tuple[str, ...]]:
     return images, truths, tuple(item["name"] for item in categories)
 
 
-def _persons(data: Path) -> list[Path]:
-    """Persons cut out of the pictures of the pack, as files in a folder of this run."""
-    folder = Path(tempfile.mkdtemp(prefix="edgecv-persons-"))
+def _persons(data: Path, folder: Path) -> list[Path]:
+    """Persons cut out of the pictures of the pack, as files in ``folder``."""
+    folder.mkdir()
     table = json.loads((data / "coco-mini/person_keypoints.json").read_text(encoding="utf-8"))
     names = {item["id"]: item["file_name"] for item in table["images"]}
     made = []
