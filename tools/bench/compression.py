@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from compression_cases import LIKE, Case, Likeness, cases, read
+from compression_cases import LIKE, SAME_IOU, Case, Likeness, cases, read, same_faces
 from compression_ladder import quantised, words
 
 from edgecv import backends, families
@@ -36,6 +36,7 @@ from edgecv.core.target import BackendName, Target
 from edgecv.errors import EdgecvError
 from edgecv.measure.gate import judge_drop, judge_parts
 from edgecv.measure.subject import Subject, subject
+from edgecv.vision.boxes import iou
 from edgecv.vision.image import preprocess
 
 ENGINES: tuple[BackendName, ...] = ("onnxruntime", "openvino", "litert")
@@ -273,6 +274,7 @@ def table(case: Case, folder: Path, *, runs: int) -> None:
             if case.metric in LIKE and truths[0] is None:
                 truths = found  # the float file of the first engine is what all are held against
             metrics[maker] = counted(case, found, truths)
+            tell_unlike(case, engine, maker, found, truths)
         spent = dict(zip(models, paired_ms(list(models.values()), read(case.images[0]), runs=runs), strict=True))
         for maker, model in models.items():
             size = sum(
@@ -286,14 +288,24 @@ def table(case: Case, folder: Path, *, runs: int) -> None:
                 flush=True,
             )
             model.engine.close()
-            tell_unlike(case, maker, metrics[maker])
 
 
-def tell_unlike(case: Case, maker: str, metric: Any) -> None:
-    """Name the pictures whose answer is another one: with eight pictures each of them is 12.5 points."""
-    if maker == OURS and isinstance(metric, Likeness) and case.metric == "same faces":
-        names = [path.name for path, score in zip(case.images, metric.scores, strict=True) if score < 1]
-        print(f"  {case.name}: other faces on {', '.join(names) or 'no picture'}", flush=True)
+def tell_unlike(case: Case, engine: str, maker: str, found: Sequence[Any], truths: Sequence[Any]) -> None:
+    """Name the pictures with other faces, and how many are other ones: with eight pictures each is 12.5 points."""
+    if case.metric != "same faces" or maker == FLOAT:
+        return
+    for path, one, other in zip(case.images, found, truths, strict=True):
+        if not same_faces(one, other):
+            lost, new = (int((iou(*boxes).max(axis=1, initial=0.0) < SAME_IOU).sum()) for boxes in _both(one, other))
+            print(
+                f"  {case.name} {engine} {maker}: {path.name} has {len(other)} faces in float, {lost} of them are "
+                f"lost and {new} are new",
+                flush=True,
+            )
+
+
+def _both(one: Any, other: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return (other.boxes, one.boxes), (one.boxes, other.boxes)
 
 
 def main() -> int:
