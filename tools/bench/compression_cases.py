@@ -10,8 +10,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import PIL.Image
 from person_masks import person_masks
+from restoration_pairs import JUDGED_OF, SIDE, TRAINED, halves, middles
 
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
@@ -204,27 +204,26 @@ def _imdn(data: Path, made: Path) -> Case:
         apply_state_dict(module, read_state_dict(path, Weights(path=str(path))), strict=True)
         return module.eval()
 
-    side, folder = 128, made / "restoration"
-    folder.mkdir()
-    parts = _parts(sorted((data / "coco-mini/images").glob("*.jpg")), folder / "coco", side)
-    shrunk = _parts(sorted((data / "imagenet-samples").rglob("*.[jJ]*[gG]")), folder / "imagenet", 2 * side)
-    small = [_half(path, folder) for path in shrunk]
+    folder = made / "restoration"
+    parts = middles(sorted((data / "coco-mini/images").glob("*.jpg")), folder / "coco", SIDE)
+    large = middles(sorted((data / "imagenet-samples").rglob("*.[jJ]*[gG]")), folder / "large", 2 * SIDE)
+    small = halves(large, folder / "small")
     set5 = data / "restoration-mini/set5"
     images = sorted((set5 / "LR_bicubic_x2").glob("*.bmp"))
     return Case(
         "IMDN-RTC x2",
         make,
         FamilySpec("restoration", ("picture",), options={"scale": 2, "overlap": 24}),
-        InputContract(size=(side, side)),
+        InputContract(size=(SIDE, SIDE)),
         parts,
         images,
         [cv2.imread(str(set5 / "HR" / path.name.replace("x2", ""))) for path in images],
         "psnr",
-        small[::8],
+        small[::JUDGED_OF],
         budget="psnr",
         max_drop=0.2,
-        held_truths=[read(path) for path in shrunk[::8]],
-        train=[path for index, path in enumerate(small) if index % 8][:TRAINED],
+        held_truths=[read(path) for path in large[::JUDGED_OF]],
+        train=[path for index, path in enumerate(small) if index % JUDGED_OF][:TRAINED],
         settings={
             "scheme": "affine",
             "step_sizes": "learned",
@@ -234,29 +233,6 @@ def _imdn(data: Path, made: Path) -> Case:
             "distill": 1.0,
         },
     )
-
-
-TRAINED = 240
-"""Pictures that the last rung of the ladder trains on."""
-
-
-def _parts(paths: Sequence[Path], folder: Path, side: int) -> list[Path]:
-    """The middles of the pictures that are large enough, as files in ``folder``."""
-    folder.mkdir()
-    for number, path in enumerate(paths):
-        image = read(path)
-        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        if min(top, left) >= 0:
-            cv2.imwrite(str(folder / f"{number:04}.png"), image[top : top + side, left : left + side])
-    return sorted(folder.iterdir())
-
-
-def _half(path: Path, folder: Path) -> Path:
-    """The picture at half its size by bicubic interpolation, as Set5's small pictures were made, beside the file."""
-    made = folder / f"{path.stem}.png"
-    height, width = read(path).shape[:2]
-    PIL.Image.open(path).convert("RGB").resize((width // 2, height // 2), PIL.Image.Resampling.BICUBIC).save(made)
-    return made
 
 
 def _resnet(data: Path) -> Case:

@@ -2,11 +2,11 @@
 
 Each row is a recipe that is run as `edgecv optimize` runs it. Unless ``--whole`` is given its steps are only those that
 make int8 (and ``fit``, without which an anomaly network knows nothing), with the repair ladder (``repair: ptq``) and
-this table's limit as budget: what is lost is then what int8 costs, not what pruning costs. Recipes without data of
-their own run on made-up scenes; with EDGECV_TEST_DATA those on real pictures follow, and with ``--weights DIR``
-detectors of other architectures (SSD, RetinaNet, FCOS, RT-DETR), which are trained on scenes where DIR has no weights
-of theirs (half an hour for all, on one core). What cannot be measured on a busy machine is said in its note. Absolute
-times belong to this machine.
+this table's limit as budget: what is lost is then what int8 costs, not what pruning costs. Super-resolution alone is
+trained, as its recipe says. Recipes without data of their own run on made-up scenes; with EDGECV_TEST_DATA those on
+real pictures follow, and with ``--weights DIR`` detectors of other architectures (SSD, RetinaNet, FCOS, RT-DETR), which
+are trained on scenes where DIR has no weights of theirs (half an hour for all, on one core). What cannot be measured on
+a busy machine is said in its note. Absolute times belong to this machine.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from families_detectors import DETECTORS, detector_recipe
 from families_floor import floor_settings
+from restoration_pairs import pair_settings
 
 from edgecv import cli
 from edgecv.core.kinds import metric_unit
@@ -57,11 +58,13 @@ MADE_UP = (
     "video/scenes-tsm",
     "embedding/scenes-identities",
 )
+PAIRS = "restoration/imdn-rtc-x2"
+"""This one needs pairs to learn from, and training: without it int8 costs more than a decibel."""
 REAL = (
     "classification/cifar10-resnet20",
     "detection/yolox-nano",
     "text/lprnet-plates",
-    "restoration/imdn-rtc-x2",
+    PAIRS,
 )
 FLOOR = "anomaly/scenes-patchcore on a wooden floor"
 """That recipe on a real surface, with painted defects."""
@@ -75,6 +78,12 @@ class Row:
     path: Path
     whole: bool
     settings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the folder of its run."""
+        named = next((item.partition("=")[2] for item in self.settings if item.startswith("name=")), "")
+        return named or self.path.stem
 
     def words(self, out: Path, cache: Path) -> list[str]:
         """The command line of its run."""
@@ -107,7 +116,7 @@ def _allowed(metric: str) -> float:
 
 def run(row: Row, folder: Path) -> tuple[Report | None, float, str]:
     """The report of a recipe's run, its seconds, and what it said where it failed."""
-    out = f"{row.path.stem}-floor" if row.settings else row.path.stem
+    out = row.name
     said, started = io.StringIO(), time.monotonic()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = cli.main(row.words(folder / out, folder / "cache"))
@@ -177,8 +186,12 @@ def _row(name: str, options: argparse.Namespace, data: str | None, folder: Path)
     """A row, with what it needs made in ``folder``."""
     if name in DETECTORS:
         return Row(detector_recipe(name, weights=options.weights, folder=folder / "recipes"), options.whole)
-    settings = tuple(floor_settings(Path(data), folder / "floor")) if data and name == FLOOR else ()
-    return Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole, settings)
+    settings: list[str] = []
+    if data and name == FLOOR:
+        settings = floor_settings(Path(data), folder / "floor")
+    elif data and name == PAIRS:
+        settings = pair_settings(Path(data), folder / "pairs")
+    return Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole or name == PAIRS, tuple(settings))
 
 
 def main() -> int:
