@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ import cv2
 import numpy as np
 
 from edgecv.core.recipe import DataSpec
-from edgecv.core.results import Detections
+from edgecv.core.results import Classification, Detections
 from edgecv.data.readers import open_reader
-from edgecv.errors import EdgecvError
+from edgecv.errors import DataError, EdgecvError
+from edgecv.recipe.paths import resolve_data
 from edgecv.report.schema_io import read_report
 from edgecv.runtime.load import load_artifact
 from edgecv.vision.draw import draw
@@ -35,7 +37,9 @@ def pictures(run: Path, count: int) -> Iterator[Image]:
     report = read_report(run)
     data: dict[str, Any] = dict(report.recipe["data"]["eval"])
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    spec = DataSpec(**values)
+    spec, missing = resolve_data(DataSpec(**values), base=run, env=os.environ)
+    if missing:
+        raise DataError(f"{run}: {missing[0][1]}")
     last: EdgecvError | None = None
     for item in report.artifacts:
         if item.role != "optimized" or item.error or not item.folder:
@@ -54,15 +58,19 @@ def pictures(run: Path, count: int) -> Iterator[Image]:
 
 
 def drawn(image: Any, result: Any) -> Image:
-    """``result`` over the picture (the last one of a clip), which is enlarged first so that lines stay fine."""
+    """``result`` over the picture (the last one of a clip); one without places is drawn at the sheet's size."""
     picture = image[-1] if image.ndim == 4 else image
     picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture.copy()
     if isinstance(result, Detections):
         result = result.select(np.flatnonzero(result.scores >= SHOWN_FROM))
-    draw(picture, result)
+    placeless = isinstance(result, Classification)
+    if not placeless:
+        draw(picture, result)
     scale = min(WIDTH / picture.shape[1], HEIGHT / picture.shape[0])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    if placeless:
+        draw(small, result)
     cell = np.full((HEIGHT, WIDTH, 3), 32, dtype=np.uint8)
     top, left = (HEIGHT - size[1]) // 2, (WIDTH - size[0]) // 2
     cell[top : top + size[1], left : left + size[0]] = small
@@ -80,7 +88,11 @@ def main() -> int:
     for run in sorted(path.parent for path in options.runs.glob("*/report.json")):
         caption = np.full((CAPTION, WIDTH * options.count, 3), 16, dtype=np.uint8)
         cv2.putText(caption, run.name, (10, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 1, cv2.LINE_AA)
-        cells = list(pictures(run, options.count))
+        try:
+            cells = list(pictures(run, options.count))
+        except DataError as error:  # the pictures of some runs are made for them and gone
+            print(f"{run.name}: left out, {error}", flush=True)
+            continue
         cells += [np.full_like(cells[0], 32)] * (options.count - len(cells))
         rows += [caption, np.hstack(cells)]
         print(f"{run.name}: {len(cells)} pictures", flush=True)
