@@ -173,7 +173,7 @@ def test_dry_run_prints_the_plan_and_stops(root: Path, tmp_path: Path, capsys: p
     assert "jetson-orin-nano" in text
     assert cli.main([*arguments, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [step["kind"] for step in plan["steps"]][:4] == ["load", "prune", "finetune", "quantize"]
+    assert [step["kind"] for step in plan["steps"]][:5] == ["load", "export", "prune", "finetune", "quantize"]
     assert not any(step["cached"] for step in plan["steps"])
     assert not (tmp_path / "cache").exists()
     assert not (tmp_path / "out").exists()
