@@ -31,6 +31,7 @@ class Hardware:
 NOTES = "notes"
 """Of a step's effect: whole sentences for the report, the same from every step that tells them."""
 LEAST_VALIDATION = 4
+"""Fewer pictures than this choose by chance."""
 KEPT_BYTES = 256_000_000
 """Pictures of the evaluation set that a build keeps in memory: every engine's file is evaluated on them."""
 

@@ -56,7 +56,8 @@ def open_for_repair(context: Context, recipe: Recipe) -> tuple[LabelledReader, l
 
     Raises:
         ModelError: the recipe has neither calibration nor training data.
-        DataError: the set is not fit to calibrate with, or too small to hold pictures out of.
+        DataError: the set is not fit to calibrate with, or too small to hold pictures out of; of the validation set
+            hardly a picture is left.
         ArtifactError: pictures of a manifest are missing or were changed.
     """
     reader, select = open_pictures(context, recipe)
@@ -64,10 +65,16 @@ def open_for_repair(context: Context, recipe: Recipe) -> tuple[LabelledReader, l
     # An inspector's training pictures are all good: by their labels no metric of defects can be taken.
     sample = None if recipe.family.kind == "anomaly" else next(iter(truths_of(evaluation)))
     taken = hashes(evaluation) | hashes(reader)
-    found: JudgePictures | None = None
     if (validation := context.validation()) is not None:
-        found = _judge(validation, spare(validation, taken), "the validation set", sample)
-        return reader, check(context, recipe, reader, select), found
+        rest = spare(validation, taken)
+        if len(rest) < LEAST_JUDGED:
+            raise DataError(
+                f"of the {len(validation)} pictures of data.validation {len(rest)} are not in the calibration set as "
+                f"well, and the repair ladder needs {LEAST_JUDGED}; name other pictures, or a smaller calibration set."
+            )
+        judge = _judge(validation, rest, "the validation set", sample)
+        return reader, check(context, recipe, reader, select), judge
+    found: JudgePictures | None = None
     for source, origin in _sources(context, recipe):
         rest = spare(source, taken)
         if len(rest) < ENOUGH_SPARE:

@@ -43,6 +43,9 @@ def test_what_another_process_compiles_is_what_the_run_compiles(context: Context
     finally:
         ahead.close()
     assert ahead.taken == {key}  # the float file is still there
+    assert [process.running.returncode for process in ahead._processes] == [0], (
+        "it was not killed: nothing was left to do"
+    )
     done, before = context.store.record(key), Store(digits_run.cache).record(key)
     assert done is not None
     assert before is not None

@@ -120,6 +120,14 @@ def test_a_validation_set_of_evaluated_pictures_alone_is_refused(tmp_path: Path)
         made.validation()
 
 
+def test_a_validation_set_that_calibration_uses_up_is_refused(tmp_path: Path) -> None:
+    made = context(
+        tmp_path, SAME.replace("200", "64") + "  validation: {kind: sklearn-digits, split: train, limit: 64}\n"
+    )
+    with pytest.raises(DataError, match=r"of the 64 pictures of data.validation 0 are not in the calibration set"):
+        open_for_repair(made, made.plan.recipe)
+
+
 def test_too_small_a_set_is_refused_with_what_to_do(tmp_path: Path) -> None:
     made = context(tmp_path, pictures(tmp_path, 15))
     with pytest.raises(DataError, match=f"has 15: one in {GIVEN_UP} is held out, 4 at least, .* Raise data.calib"):
