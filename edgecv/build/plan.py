@@ -32,7 +32,7 @@ GOLDEN_SAMPLES = 8
 _TOOLS = {
     "load": ("torch", "torchvision", "timm", "transformers"),
     "prune": ("torch", "torch-pruning"),
-    "finetune": ("torch", "lightning"),
+    "finetune": ("torch", "lightning-fabric"),
     "fit": ("torch",),
     "quantize": ("torch", "torchao", "nncf"),
     "export": ("torch", "onnx", "onnxscript"),

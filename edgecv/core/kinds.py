@@ -97,6 +97,7 @@ class FamilyFacts:
     ``tight`` families are trained on objects cut out by their boxes: a second stage neither widens nor reshapes those.
     ``augment`` are the changes of pictures in training (`edgecv.core.steps.Augment`) that keep the truths right.
     ``fits``: the step ``fit`` shows its networks what is usual.
+    ``compares``: its loss compares the samples of a batch, and one alone says nothing.
     ``objects``: its results are boxes of objects, which can be tracked and looked at by a second stage.
     ``pieces``: they are other parts of a picture, which a second stage can look at and no tracker follows.
     ``clips``: its networks see some frames of a video at once, which ``model.input.clip`` tells.
@@ -113,12 +114,12 @@ class FamilyFacts:
     objects: bool = False
     pieces: bool = False
     fits: bool = False
+    compares: bool = False
+    clips: bool = False
 
     def trains(self, head: Any) -> bool:
         """Whether networks with this head train on labels."""
         return self.loss and (not self.loss_heads or head in self.loss_heads)
-
-    clips: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
         ("identities", "identities-csv", "scenes-identities", *_CLASSES),
         labels=("person",),
         loss=True,
+        compares=True,
         tight=True,
     ),
     "segmentation": FamilyFacts(

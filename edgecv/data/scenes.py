@@ -33,7 +33,7 @@ SIZE = (240, 320)
 _FIRST = {"train": 0, "test": 1_000_000}
 _SECONDS = 120.0
 _MOMENTS = 20
-_REMEMBERED = 64
+_REMEMBERED = 256
 """Drawn scenes that a reader keeps, 0.2 MB each."""
 
 

@@ -24,9 +24,9 @@ def set_loss(outputs: Sequence[Any], truths: Sequence[DetectionTruth], spec: Fam
 
     N. Carion et al., "DETR", arXiv:2005.12872. Classes by cross entropy where the network has a value for "no
     object"; where it has a sigmoid for each class, as RT-DETR (Y. Zhao et al., arXiv:2304.08069), by the varifocal
-    loss towards the overlap of the box (H. Zhang et al., arXiv:2008.13367). Of the last layer alone: the exported
-    graph gives no others. Where a network picks its queries by a score of their own, as RT-DETR does, that score is
-    not trained: picking has no gradient.
+    loss towards the overlap of the box (H. Zhang et al., arXiv:2008.13367). Fine-tuning asks it of each of a network's
+    stages (`edgecv.models.transformer_detectors`); an exported graph gives the last alone, and its choice of queries,
+    which has no gradient, stays as it was.
 
     Raises:
         ModelError: the outputs do not fit the labels.

@@ -17,16 +17,24 @@ from torch.nn import functional
 from edgecv.errors import ModelError
 from edgecv.models.deformable import DeformableAttention, is_one
 
-__all__ = ["DETECTOR_CLASSES", "detector_graph", "published_names", "thaw"]
+__all__ = ["DETECTOR_CLASSES", "Staged", "Stages", "detector_graph", "published_names", "thaw"]
+
+Stages = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+"""Logits and boxes as each part of a network gives them, the answer last."""
 
 OUTSIDE = 20.0
 """Stands for an infinite logit: its sigmoid is 1 in float32, and no int8 range is stretched by it."""
 
 
-class DetrGraph(nn.Module):
+class Staged(nn.Module):
+    """A network whose parts each give an answer: with ``every`` it gives all of them, as training wants."""
+
+
+class DetrGraph(Staged):
     """DETR (N. Carion et al., arXiv:2005.12872): `(N, 3, H, W)` -> logits `(N, Q, C + 1)` and boxes `(N, Q, 4)`.
 
-    The last class is "no object"; boxes are centre and size in shares of the picture's sides.
+    The last class is "no object"; boxes are centre and size in shares of the picture's sides. With ``every`` it gives
+    those of each layer of the decoder (`Stages`).
     """
 
     def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
@@ -46,7 +54,7 @@ class DetrGraph(nn.Module):
         """Weights under today's names (`published_names`)."""
         return published_names(state)
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, inputs: torch.Tensor, *, every: bool = False) -> Any:
         model: Any = self.model
         places: Any = self.places
         memory = _rows(model.input_projection(self._features(inputs)))
@@ -54,9 +62,15 @@ class DetrGraph(nn.Module):
             memory = layer(memory, None, spatial_position_embeddings=places)
         asked = model.query_position_embeddings.weight.unsqueeze(0).repeat(len(inputs), 1, 1)
         found = torch.zeros_like(asked)
+        stages = []
         for layer in model.decoder.layers:
             found = layer(found, None, places, asked, memory)
-        found = model.decoder.layernorm(found)
+            stages.append(found)
+        answers = tuple(self._answer(stage) for stage in (stages if every else stages[-1:]))
+        return answers if every else answers[0]
+
+    def _answer(self, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.model.decoder.layernorm(found)  # type: ignore[operator, union-attr]
         return self.class_labels_classifier(found), self.bbox_predictor(found).sigmoid()
 
     def _features(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -64,11 +78,12 @@ class DetrGraph(nn.Module):
         return found
 
 
-class RtDetrGraph(nn.Module):
+class RtDetrGraph(Staged):
     """RT-DETR (Y. Zhao et al., arXiv:2304.08069) and its version 2: `(N, 3, H, W)` -> logits `(N, Q, C)` and boxes.
 
     Logits are for a sigmoid; boxes `(N, Q, 4)` are centre and size in shares of the picture's sides. Queries are
-    the best cells by class score; boxes are only computed for those.
+    the best cells by class score; boxes are only computed for those. With ``every`` it gives the queries' own logits
+    and boxes and those of each layer of the decoder (`Stages`), and no layer learns from the boxes behind it.
     """
 
     def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
@@ -97,7 +112,7 @@ class RtDetrGraph(nn.Module):
         """Weights under today's names (`published_names`)."""
         return published_names(state)
 
-    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, inputs: torch.Tensor, *, every: bool = False) -> Any:
         model: Any = self.model
         anchors: Any = self.anchors
         count = len(inputs)
@@ -112,6 +127,11 @@ class RtDetrGraph(nn.Module):
         )
         start = functional.embedding(best.reshape(-1), anchors).view(count, self.queries, 4)
         boxes = torch.sigmoid(model.enc_bbox_head(found) + start)
+        stages: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if every:
+            # Which queries are picked is learned here alone; the decoder then starts from them as they are.
+            stages.append((model.enc_score_head(found), boxes))
+            found, boxes = found.detach(), boxes.detach()
         decoder = model.decoder
         for index, layer in enumerate(decoder.layers):
             found = layer(
@@ -121,7 +141,10 @@ class RtDetrGraph(nn.Module):
                 encoder_hidden_states=memory,
             )
             boxes = torch.sigmoid(decoder.bbox_embed[index](found) + _logit(boxes))
-        return decoder.class_embed[-1](found), boxes
+            if every:
+                stages.append((decoder.class_embed[index](found), boxes))
+                boxes = boxes.detach()
+        return tuple(stages) if every else (decoder.class_embed[-1](found), boxes)
 
     def _sources(
         self, inputs: torch.Tensor, *, positions: tuple[int, ...] | None

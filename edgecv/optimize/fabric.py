@@ -37,7 +37,7 @@ def launched_processes() -> int:
 
 
 def launch_fabric(on: Devices, *, precision: str) -> Any:
-    """A launched `lightning.Fabric`; ``precision`` is 32, 16-mixed or bf16-mixed.
+    """A launched `lightning_fabric.Fabric`; ``precision`` is 32, 16-mixed or bf16-mixed.
 
     Fabric's own launcher would start this program again from the top, builds and all, so the
     processes have to be there already.
@@ -54,10 +54,9 @@ def launch_fabric(on: Devices, *, precision: str) -> Any:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from lightning.fabric import Fabric
+        from lightning_fabric import Fabric
 
-        for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
         try:
             fabric = Fabric(
                 accelerator=on.accelerator,

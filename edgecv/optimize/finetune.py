@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from edgecv.core.contract import InputContract
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import FamilySpec, Finetune
 from edgecv.core.steps import Augment, AugmentName
 from edgecv.data.selection import truths_of
+from edgecv.models.transformer_detectors import Staged
 from edgecv.models.two_stage_loss import is_two_stage, two_stage_loss
 from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
 from edgecv.optimize.fabric import Devices
@@ -88,7 +90,7 @@ def held_out(
         augment=augment,
         indices=rest,
     )
-    if data.family.kind == "embedding" and isinstance(truths[0], (int, np.integer)):
+    if FAMILY_KINDS[data.family.kind].compares and isinstance(truths[0], (int, np.integer)):
         train = train.by_class([truths[index] for index in rest], OF_AN_IDENTITY)
     return train, make_batches(judged, data.contract, batch_size=batch_size, indices=held)
 
@@ -121,6 +123,7 @@ def finetune(
         distill=step.distill,
         label_smoothing=step.label_smoothing,
         own=two_stage_loss if is_two_stage(module) else None,
+        staged=isinstance(module, Staged),
     )
     train, validation = held_out(
         data, share=step.validation, seed=seed, batch_size=step.batch_size, augment=step.augment

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from edgecv.core.kinds import FAMILY_KINDS
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import FamilySpec
+from edgecv.core.tensor import FloatArray
 from edgecv.optimize.finetune import family_objective
 from edgecv.optimize.prune_graph import Prunable
 from edgecv.optimize.prune_plan import Scored
@@ -49,11 +51,12 @@ def plain_scores(groups: Sequence[Group], *, kind: Kind, seed: int) -> list[Scor
 
 
 def taylor_scores(module: nn.Module, groups: Sequence[Group], *, batches: Batches, family: FamilySpec) -> list[Scored]:
-    """Squared first-order change of the loss if a channel went, mean over the batches, per layer divided by its mean.
+    """Squared first-order change of the loss if a channel went, mean over the samples: one currency for all layers.
 
-    The square is taken for each batch before the mean: in a trained network the gradients of all samples
-    together cancel out, and only their spread tells which channels the loss reacts to. ``groups`` are
-    of ``module``, which is left with gradients. Molchanov et al. 2019, arXiv:1906.10771, equation 8.
+    The square is taken for each sample before the mean: in a trained network the gradients of all samples
+    together cancel out, and only their spread tells which channels the loss reacts to. Of a family whose loss compares
+    samples with each other the batches stay whole. ``groups`` are of ``module``, which is left with gradients.
+    Molchanov et al. 2019, arXiv:1906.10771, equation 8.
     """
     import torch_pruning
 
@@ -63,11 +66,13 @@ def taylor_scores(module: nn.Module, groups: Sequence[Group], *, batches: Batche
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     totals: list[torch.Tensor | None] = [None] * len(groups)
-    for arrays, truths in batches():
+    count = 0
+    for arrays, truths in batches() if FAMILY_KINDS[family.kind].compares else _one_by_one(batches):
         targets = torch.from_numpy(truths) if isinstance(truths, np.ndarray) else truths
         for parameter in module.parameters():
             parameter.grad = torch.zeros_like(parameter)
         objective.loss(module(torch.from_numpy(arrays)), targets).backward()
+        count += 1
         for index, (_, raw) in enumerate(groups):
             change = importance(raw)
             if change is not None:
@@ -75,10 +80,14 @@ def taylor_scores(module: nn.Module, groups: Sequence[Group], *, batches: Batche
                 before = totals[index]
                 totals[index] = squared if before is None else before + squared
     return [
-        _scored(group, total / total.mean())
-        for (group, _), total in zip(groups, totals, strict=True)
-        if total is not None
+        _scored(group, total / count) for (group, _), total in zip(groups, totals, strict=True) if total is not None
     ]
+
+
+def _one_by_one(batches: Batches) -> Iterator[tuple[FloatArray, Any]]:
+    for arrays, truths in batches():
+        for index in range(len(arrays)):
+            yield arrays[index : index + 1], truths[index : index + 1]
 
 
 def _median_distance(raw: Any) -> torch.Tensor | None:
@@ -109,7 +118,6 @@ def _median_distance(raw: Any) -> torch.Tensor | None:
 
 def _scored(group: Prunable, scores: torch.Tensor) -> Scored:
     """Scores of channels as scores of units."""
-    # A layer whose scores are all 0 was divided by their mean.
-    plain = scores.cpu().nan_to_num(0.0)
+    plain = scores.cpu()
     means = [float(plain[list(unit)].mean()) for unit in group.units]
     return Scored(group, torch.tensor(means, dtype=torch.float64))

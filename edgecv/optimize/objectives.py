@@ -63,12 +63,14 @@ def train_objective(
     distill: Any,
     label_smoothing: float = 0.0,
     own: OwnLoss | None = None,
+    staged: bool = False,
 ) -> Objective:
     """`family_objective` for a training set with these ``truths``; without labels the teacher is all there is.
 
     A family without a loss of its own (`edgecv.core.kinds`) learns from the teacher alone, whatever its share. So
     does every family with ``distill`` 1; where its truths are missing too, the best epoch is the one nearest to the
-    teacher. ``own`` is the loss of a network that brings one (`edgecv.optimize.training.Objective`).
+    teacher. ``own`` is the loss of a network that brings one (`edgecv.optimize.training.Objective`);
+    ``staged`` says that it gives the answers of all its parts.
 
     Raises:
         ModelError: there is nothing to learn from: a share above 0 and no teacher, no labels and a share below 1,
@@ -84,7 +86,7 @@ def train_objective(
     if own is not None and labelled and weight == 0:
         return replace(objective, own=own)
     if has_loss and labelled:
-        return objective
+        return replace(objective, staged=staged)
     if weight == 0 or (has_loss and weight < 1):
         trained = f"{spec.kind}, head {spec.head}," if spec.head else spec.kind
         why = f"{trained} has no loss on labels" if not has_loss else "the training set has no labels"

@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 _ATTEMPTS = 4
+_COMPARABLE = ("output", "taylor")
+"""Measures that compare the channels of different layers: what is lost for each multiply-accumulate can be weighed."""
 _SHARES = 1024
 """Steps of the search for the share of channels that gives the wanted speed-up."""
 
@@ -238,7 +240,7 @@ def mac_round(current: nn.Module, job: Job, index: int, macs_before: int) -> lis
             )
         return planned_cuts(scored, counts, round_index=index)
     assert step.speedup is not None  # checked by the caller
-    if step.importance == "output" and step.scope == "global":
+    if step.importance in _COMPARABLE and step.scope == "global":
         layers = narrowable_layers(work, groups, example=job.example)
         found = _least_lost(current, job, scored, MacCosts(tuple(layers)), macs_before / step.speedup**done)
         if found is not None:

@@ -70,6 +70,7 @@ class Objective:
     ``match(student, teacher)`` compares the outputs of both (None: the first tensors are logits `(N, C)`).
     ``own(module, inputs, truths)`` stands for ``loss`` where that needs more of a network than its outputs; it takes no
     teacher and one process. A teacher answers for the rows that the student picked (`edgecv.optimize.picks`).
+    ``staged`` networks give the answers of all their parts when they are asked for ``every`` one; the losses are added.
     """
 
     loss: LossFunction
@@ -80,6 +81,7 @@ class Objective:
     score_name: str = "score"
     labels: bool = True
     own: OwnLoss | None = None
+    staged: bool = False
 
     def compare(self, student: Any, teacher: Any) -> torch.Tensor:
         """How far the student's outputs are from the teacher's, a scalar tensor."""
@@ -310,9 +312,11 @@ def _loss(session: _Session, fabric: Any, network: Any, targets: Any, inputs: to
         with fabric.autocast():
             return objective.own(session.module, inputs, targets)
     with session.picks.chosen():
-        outputs = network(inputs)
-    weight = objective.distill.weight
-    task_loss = objective.loss(outputs, targets) if weight < 1.0 or objective.teacher is None else None
+        stages = network(inputs, every=True) if objective.staged else (network(inputs),)
+    weight, outputs = objective.distill.weight, stages[-1]
+    task_loss = None
+    if weight < 1.0 or objective.teacher is None:
+        task_loss = torch.stack([objective.loss(stage, targets) for stage in stages]).sum()
     if objective.teacher is None or weight == 0.0:
         assert task_loss is not None
         return task_loss

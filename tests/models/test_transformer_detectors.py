@@ -39,6 +39,27 @@ def test_it_computes_what_transformers_computes(name: str) -> None:
     assert float((logits[0] - logits[1]).abs().max()) > 1e-3, "the picture does not matter"
 
 
+@pytest.mark.parametrize("name", DETECTOR_CLASSES)
+def test_every_stage_is_that_of_transformers(name: str) -> None:
+    """The last is the answer; before it come the decoder's other layers, and the queries that RT-DETR starts from."""
+    network = tiny(name)
+    if name.startswith("Detr"):
+        network.config.auxiliary_loss = True
+    asked = {"labels": [{"class_labels": torch.tensor([0]), "boxes": torch.full((1, 4), 0.5)}] * 2}
+    with torch.no_grad():
+        found = network(pictures(2), **(asked if name.startswith("Detr") else {}))
+        graph = detector_graph(network, SIZE)
+        stages, answer = graph(pictures(2), every=True), graph(pictures(2))
+    if name.startswith("Detr"):
+        wanted = [(item["logits"], item["pred_boxes"]) for item in found.auxiliary_outputs]
+    else:
+        boxes = (found.enc_topk_bboxes, *found.intermediate_reference_points.unbind(1))
+        wanted = list(zip((found.enc_topk_logits, *found.intermediate_logits.unbind(1)), boxes, strict=True))[:-1]
+    assert len(stages) == len(wanted) + 1
+    for mine, theirs in zip(stages, [*wanted, answer], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.build
 @pytest.mark.parametrize("name", ["DetrForObjectDetection", "RTDetrForObjectDetection"])
 def test_its_graph_has_no_operator_that_an_engine_lacks(name: str) -> None:

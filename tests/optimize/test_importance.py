@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgecv.core.protocols import Batches
+from edgecv.core.recipe import FamilySpec
 from edgecv.optimize import prune_graph
 from edgecv.optimize.finetune import TrainSet, family_objective
 from edgecv.optimize.importance import Group, plain_scores, taylor_scores
@@ -43,18 +44,29 @@ def test_magnitude_is_the_norm_of_all_weights_that_go() -> None:
     assert torch.allclose(scores.float(), own / own.mean(), rtol=1e-5)
 
 
-def test_taylor_squares_each_batch_before_the_mean() -> None:
+def test_taylor_squares_each_sample_before_the_mean() -> None:
+    """However the samples come in batches, and however much the layers differ."""
     module = network()
-    scores = taylor_scores(module, groups_of(module), batches=batches(), family=FAMILY)[0].scores
     expected = torch.zeros(6)
-    for arrays, truths in batches()():
+    for arrays, truths in taylor_batches(
+        TrainSet(TinyReader(48), CONTRACT, FAMILY), samples=48, seed=0, batch_size=1
+    )():
         module.zero_grad()
         family_objective(FAMILY).loss(module(torch.from_numpy(arrays)), torch.from_numpy(truths)).backward()
         conv, head = module[0].weight, module[-1].weight
         first = (conv * conv.grad).flatten(1).sum(1).abs()
         second = (head * head.grad).sum(0).abs()
         expected += ((first + second) / 2).square().detach()
-    assert torch.allclose(scores.float(), expected / expected.mean(), rtol=1e-4)
+    scores = taylor_scores(module, groups_of(module), batches=batches(), family=FAMILY)[0].scores
+    assert torch.allclose(scores.float(), expected / 48, rtol=1e-4)
+
+
+def test_taylor_keeps_batches_whole_where_the_loss_compares_samples() -> None:
+    """An identity seen alone says nothing: its gradient would be 0."""
+    module = network()
+    family = FamilySpec(kind="embedding", labels=("person",))
+    scores = taylor_scores(module, groups_of(module), batches=batches(), family=family)[0].scores
+    assert float(scores.sum()) > 0
 
 
 def test_a_layer_without_gradients_scores_zero() -> None:

@@ -15,7 +15,9 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec, Prune
 from edgecv.errors import ModelError
 from edgecv.models.reference import cifar_resnet20, digits_cnn
+from edgecv.optimize import prune_graph
 from edgecv.optimize.finetune import TrainSet
+from edgecv.optimize.importance import taylor_scores
 from edgecv.optimize.prune import (
     PruneResult,
     count_macs,
@@ -26,6 +28,8 @@ from edgecv.optimize.prune import (
     save_module_state,
     taylor_batches,
 )
+from edgecv.optimize.prune_plan import Limits, first_enough, planned_counts, planned_cuts
+from edgecv.optimize.prune_rounds import without
 
 from .tiny_reader import CONTRACT, FAMILY, TinyReader, tiny_net
 
@@ -139,6 +143,40 @@ def test_taylor_importance_keeps_what_the_loss_needs() -> None:
     assert all(parameter.grad is None for parameter in result.module.parameters())
     with pytest.raises(ModelError, match="taylor importance needs training samples"):
         prune(module, step=step, contract=CONTRACT, family=FAMILY)
+
+
+def test_taylor_importance_is_weighed_against_multiply_accumulates() -> None:
+    """The wide layer's channels matter least one by one, but they save next to nothing."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 16, 3, padding=1), nn.Tanh(), nn.AvgPool2d(4)),
+        *(nn.Conv2d(16, 64, 3, padding=1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)),
+    ).eval()
+    batches = taylor_batches(TrainSet(TinyReader(60), CONTRACT, FAMILY), samples=40, seed=0)
+    step = Prune(importance="taylor", round_to=1, speedup=1.5)
+    result = prune(module, step=step, contract=CONTRACT, family=FAMILY, batches=batches)
+    example, regions = example_input(CONTRACT), (prune_graph.Region("", example_input(CONTRACT)),)
+    groups = list(prune_graph.groups_of(module, regions[0], protected=frozenset({"9"})))
+    scored = taylor_scores(module, groups, batches=batches, family=FAMILY)
+
+    def faster(counts: tuple[int, ...]) -> float:
+        cuts = planned_cuts(scored, counts, round_index=0)
+        return result.macs_before / count_macs(without(module, regions, cuts), example)
+
+    limits = Limits(round_to=1, max_layer_ratio=step.max_layer_ratio, originally={})
+    at_one_threshold = first_enough(
+        lambda number: planned_counts(scored, share=number / 90, scope="global", limits=limits),
+        90,
+        enough=lambda counts: faster(counts) >= 1.5,
+    )
+    assert at_one_threshold is not None
+    by_layer = {item.key[1]: item for item in scored}
+    lost = sum(float(by_layer[entry["layer"]].scores[entry["indices"]].sum()) for entry in result.history)
+    other = sum(
+        float(item.scores[list(item.order[:n])].sum()) for item, n in zip(scored, at_one_threshold, strict=True)
+    )
+    assert result.speedup >= 1.5
+    assert lost < 0.9 * other
 
 
 def test_taylor_batches_take_so_many_samples() -> None:
