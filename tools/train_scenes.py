@@ -32,7 +32,8 @@ from edgecv.optimize.batches import make_batches
 from edgecv.optimize.distill import tensors_of
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import family_objective
-from edgecv.optimize.training import Objective, TrainPlan, fit
+from edgecv.optimize.objectives import Objective
+from edgecv.optimize.training import TrainPlan, fit
 from edgecv.vision.image import preprocess
 from edgecv.vision.scenes import LABELS
 

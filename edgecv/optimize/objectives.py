@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,46 @@ from torch import nn
 
 from edgecv import families
 from edgecv.core.contract import InputContract
-from edgecv.core.recipe import FamilySpec
+from edgecv.core.recipe import Distill, FamilySpec
 from edgecv.errors import ModelError
-from edgecv.optimize.distill import as_distill, class_logits, output_match
-from edgecv.optimize.training import Objective, OwnLoss
+from edgecv.optimize.distill import Match, as_distill, class_logits, distillation_loss, first_tensor, output_match
 
-__all__ = ["class_score", "family_objective", "train_objective"]
+__all__ = ["Objective", "class_score", "family_objective", "train_objective"]
+
+LossFunction = Callable[[Any, Any], torch.Tensor]
+OwnLoss = Callable[[nn.Module, torch.Tensor, Any], torch.Tensor]
+ScoreFunction = Callable[[Any, Any], float]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training works towards.
+
+    ``loss(outputs, truths)`` gives a scalar tensor (truths are an int64 tensor on the outputs'
+    device, or a list); without ``labels`` it is never called, and ``distill.weight`` must be 1. ``score(outputs,
+    truths)`` is the mean of a figure over the batch, higher is better (None: minus the validation loss);
+    ``score_name`` is what reports call it. ``teacher`` is used where ``distill.weight`` > 0;
+    ``match(student, teacher)`` compares the outputs of both (None: the first tensors are logits `(N, C)`).
+    ``own(module, inputs, truths)`` stands for ``loss`` where that needs more of a network than its outputs; it takes no
+    teacher and one process. A teacher answers for the rows that the student picked (`edgecv.optimize.picks`).
+    ``staged`` networks give the answers of all their parts when they are asked for ``every`` one; the losses are added.
+    """
+
+    loss: LossFunction
+    score: ScoreFunction | None = None
+    teacher: nn.Module | None = None
+    distill: Distill = field(default_factory=lambda: Distill(weight=0.0))
+    match: Match | None = None
+    score_name: str = "score"
+    labels: bool = True
+    own: OwnLoss | None = None
+    staged: bool = False
+
+    def compare(self, student: Any, teacher: Any) -> torch.Tensor:
+        """How far the student's outputs are from the teacher's, a scalar tensor."""
+        if self.match is not None:
+            return self.match(student, teacher)
+        return distillation_loss(first_tensor(student), first_tensor(teacher), temperature=self.distill.temperature)
 
 
 def class_score(spec: FamilySpec) -> Callable[[Any, Any], float]:
@@ -69,7 +103,7 @@ def train_objective(
 
     A family without a loss of its own (`edgecv.core.kinds`) learns from the teacher alone, whatever its share. So
     does every family with ``distill`` 1; where its truths are missing too, the best epoch is the one nearest to the
-    teacher. ``own`` is the loss of a network that brings one (`edgecv.optimize.training.Objective`);
+    teacher. ``own`` is the loss of a network that brings one (`Objective`);
     ``staged`` says that it gives the answers of all its parts.
 
     Raises:

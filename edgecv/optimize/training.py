@@ -21,21 +21,17 @@ from torch import nn
 
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
-from edgecv.core.recipe import Distill
 from edgecv.errors import ModelError, UsageError
 from edgecv.optimize.batches import EpochBatches
 from edgecv.optimize.checkpoint import EpochFigures, TrainState, read_checkpoint, write_checkpoint
-from edgecv.optimize.distill import Match, distillation_loss, first_tensor, mixed_loss
+from edgecv.optimize.distill import first_tensor, mixed_loss
 from edgecv.optimize.ema import WeightAverage, average_of
 from edgecv.optimize.fabric import Devices, launch_fabric
 from edgecv.optimize.features import FeatureTaps, tap_features
+from edgecv.optimize.objectives import Objective
 from edgecv.optimize.picks import Picks
 
-__all__ = ["EpochFigures", "FitResult", "Hooks", "Objective", "TrainPlan", "fit", "learning_rate", "top1_score"]
-
-LossFunction = Callable[[Any, Any], torch.Tensor]
-OwnLoss = Callable[[nn.Module, torch.Tensor, Any], torch.Tensor]
-ScoreFunction = Callable[[Any, Any], float]
+__all__ = ["EpochFigures", "FitResult", "Hooks", "TrainPlan", "fit", "learning_rate", "top1_score"]
 
 
 @dataclass(frozen=True)
@@ -57,37 +53,6 @@ class TrainPlan:
     seed: int = 0
     devices: Devices = field(default_factory=Devices)
     ema: float = 0.0
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What training works towards.
-
-    ``loss(outputs, truths)`` gives a scalar tensor (truths are an int64 tensor on the outputs'
-    device, or a list); without ``labels`` it is never called, and ``distill.weight`` must be 1. ``score(outputs,
-    truths)`` is the mean of a figure over the batch, higher is better (None: minus the validation loss);
-    ``score_name`` is what reports call it. ``teacher`` is used where ``distill.weight`` > 0;
-    ``match(student, teacher)`` compares the outputs of both (None: the first tensors are logits `(N, C)`).
-    ``own(module, inputs, truths)`` stands for ``loss`` where that needs more of a network than its outputs; it takes no
-    teacher and one process. A teacher answers for the rows that the student picked (`edgecv.optimize.picks`).
-    ``staged`` networks give the answers of all their parts when they are asked for ``every`` one; the losses are added.
-    """
-
-    loss: LossFunction
-    score: ScoreFunction | None = None
-    teacher: nn.Module | None = None
-    distill: Distill = field(default_factory=lambda: Distill(weight=0.0))
-    match: Match | None = None
-    score_name: str = "score"
-    labels: bool = True
-    own: OwnLoss | None = None
-    staged: bool = False
-
-    def compare(self, student: Any, teacher: Any) -> torch.Tensor:
-        """How far the student's outputs are from the teacher's, a scalar tensor."""
-        if self.match is not None:
-            return self.match(student, teacher)
-        return distillation_loss(first_tensor(student), first_tensor(teacher), temperature=self.distill.temperature)
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:

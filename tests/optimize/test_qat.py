@@ -18,10 +18,11 @@ from edgecv.optimize.batches import make_batches
 from edgecv.optimize.export import save_program, write_onnx
 from edgecv.optimize.features import TAPS
 from edgecv.optimize.live_norm import LiveNorm
+from edgecv.optimize.objectives import Objective
 from edgecv.optimize.qat import quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
 from edgecv.optimize.sparsity import pattern_mask
-from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, top1_score
+from edgecv.optimize.training import FitResult, Hooks, TrainPlan, fit, top1_score
 
 from .killed import Killed, killed_before
 from .test_engines_agree import ENGINES, Exported

@@ -22,11 +22,12 @@ from edgecv.models.reference_streaming import tsm
 from edgecv.models.streaming import Unrolled, deploy_form, whole_form
 from edgecv.optimize.examples import steps_of
 from edgecv.optimize.export import save_program, write_onnx
+from edgecv.optimize.objectives import Objective
 from edgecv.optimize.ptq import quantize_ptq
 from edgecv.optimize.qat import Fit, quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
 from edgecv.optimize.repair import Judged, Workshop, repair
-from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, top1_score
+from edgecv.optimize.training import FitResult, Hooks, TrainPlan, fit, top1_score
 
 from .killed import Killed, killed_before
 from .test_examples import CONTRACT, ENGINES, batches, clips, compiled, lively, small, streamed

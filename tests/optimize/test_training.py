@@ -21,7 +21,8 @@ from edgecv.errors import ModelError, UsageError
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices, launched_processes
 from edgecv.optimize.finetune import family_objective
-from edgecv.optimize.training import FitResult, Hooks, Objective, TrainPlan, fit, learning_rate, top1_score
+from edgecv.optimize.objectives import Objective
+from edgecv.optimize.training import FitResult, Hooks, TrainPlan, fit, learning_rate, top1_score
 
 from .killed import Killed, killed_before
 from .tiny_reader import CONTRACT, FAMILY, TinyReader, tiny_net

@@ -30,7 +30,7 @@ from edgecv.models import reference_detectors
 from edgecv.models.load import build_model
 from edgecv.models.transformer_detectors import detector_graph, thaw
 from edgecv.models.weights import save_module_state
-from edgecv.optimize.training import Objective
+from edgecv.optimize.objectives import Objective
 from edgecv.vision.scenes import LABELS
 
 SIZE = (160, 192)
