@@ -15,13 +15,16 @@ from torch import nn
 
 from edgecv.core.contract import InputContract
 from edgecv.core.protocols import Sample
-from edgecv.core.recipe import FamilySpec, Finetune, ModelSpec, Quantize
+from edgecv.core.recipe import DataSpec, FamilySpec, Finetune, ModelSpec, Quantize
+from edgecv.data.scenes import open_scenes
 from edgecv.models.load import build_model
+from edgecv.models.transformer_detectors import detector_graph
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.finetune import TrainSet, finetune
 from edgecv.optimize.objectives import train_objective
 from edgecv.optimize.qat import quantize_qat
 from edgecv.optimize.training import FitResult, Hooks, TrainPlan, fit
+from tests.models.transformer_nets import tiny
 
 pytestmark = pytest.mark.build
 
@@ -121,3 +124,19 @@ def test_a_detector_trains_quantised_without_labels(shared_data: Path, name: str
         expected, found = made.module(inputs).numpy(), quantised.program.module()(inputs).numpy()
     assert sum(record.kind == "weight" for record in quantised.plan) > 50
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_choice_of_queries_and_every_layer_learn(share: float) -> None:
+    """The answer alone would leave RT-DETR's scores of queries, and the classes of its first layer, as they are."""
+    size, labels = (64, 96), ("disc", "box", "triangle")
+    family = FamilySpec("detection", labels, head="detr", score_threshold=0.05)
+    reader = open_scenes(DataSpec("scenes-boxes", split="train", limit=8), labels=labels)
+    student, teacher = (detector_graph(tiny("RTDetrForObjectDetection"), size) for _ in range(2))
+    before = {name: value.clone() for name, value in student.named_parameters()}
+    step = Finetune(epochs=1, lr=1e-3, batch_size=3, distill=share, validation=0.25)
+    data = TrainSet(reader, InputContract(size=size), family)
+    finetune(student, step=step, data=data, teacher=teacher if share else None)
+    kept = {name for name, value in student.named_parameters() if torch.equal(value, before[name])}
+    assert kept == {"model.denoising_class_embed.weight"}
+    assert not isinstance(student(torch.zeros(1, 3, *size))[0], tuple), "it answers as ever"
