@@ -14,8 +14,10 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from edgecv.core.target import Target
 
 _NICE = 10
 """What the run itself does goes first: it waits for the other steps."""
+_COMPILERS = {"litert": "litert_torch", "coreml": "coremltools"}
+"""What an engine's compiler is imported as: loading it takes seconds, which are there before the first graph is."""
 _LAST_S = 10.0
 """So long a process may take to end."""
 
@@ -42,12 +46,17 @@ class _Process:
 
     def give(self, job: Mapping[str, Any]) -> bool:
         """Whether it takes the step; a process that ended takes none."""
+        taken = self.tell(job)
+        self.open_steps += taken
+        return taken
+
+    def tell(self, line: Mapping[str, Any]) -> bool:
+        """Whether it is told something that it does not answer."""
         assert self.running.stdin is not None  # it was started with a pipe
         try:
-            self.running.stdin.write(json.dumps(job) + "\n")
+            self.running.stdin.write(json.dumps(line) + "\n")
         except OSError:
             return False
-        self.open_steps += 1
         return True
 
     def settle(self) -> None:
@@ -84,6 +93,11 @@ class Ahead:
                 for file in (plan.float_reference, plan.optimized):
                     if context.store.record(file.compile.key) is None:
                         self._waiting[file.compile.key] = (file, plan.target)
+
+    def prepare(self) -> None:
+        """Let the compilers be loaded that will be wanted."""
+        for backend in sorted({target.backend for _, target in self._waiting.values()} & set(_COMPILERS)):
+            self._process(backend).tell({"load": _COMPILERS[backend], "log": str(self._log.absolute())})
 
     def offer(self) -> None:
         """Give away the steps whose graph has been exported."""
@@ -135,7 +149,12 @@ def main() -> None:
         os.nice(_NICE)
     for line in sys.stdin:
         job = json.loads(line)
-        log, target = Path(job["log"]), from_plain(Target, job["target"])
+        log = Path(job["log"])
+        if "load" in job:
+            with quiet(log), suppress(Exception):  # what is wrong with it is said by the step that needs it
+                import_module(job["load"])
+            continue
+        target = from_plain(Target, job["target"])
         action = partial(compile_file, Path(job["exported"]), job["precision"], target, log)
         with quiet(log):
             try:

@@ -97,6 +97,7 @@ def run_plan(
     waiting = [step for step in plan.steps if store.record(step.key) is None]
     progress.line(f"{plan.recipe.name}: {total} steps, {total - len(waiting)} of them done before")
     with closing(run.ahead):
+        run.ahead.prepare()
         for target in plan.targets:
             with _fence(run, target) as doing:
                 _do_all(run, _making(run, target), doing)

@@ -38,6 +38,9 @@ def test_what_another_process_compiles_is_what_the_run_compiles(context: Context
     key = context.plan.targets[0].optimized.compile.key
     ahead = Ahead(context, jobs=1)
     try:
+        ahead.prepare()
+        assert len(ahead._processes) == 1, "its compiler is loaded before there is anything to compile"
+        assert ahead.taken == set()
         ahead.offer()
         ahead.settle()
     finally:
@@ -57,9 +60,11 @@ def test_nothing_is_given_away_before_its_graph_is_exported_or_without_processes
     shutil.rmtree(context.store.folder(context.plan.targets[0].optimized.export.key))
     waiting, none = Ahead(context, jobs=1), Ahead(context, jobs=0)
     for ahead in (waiting, none):
+        ahead.prepare()
         ahead.offer()
         assert ahead.taken == set()
         ahead.close()
+    assert none._processes == []
 
 
 def test_a_process_that_dies_is_not_waited_for_and_its_step_stays_to_be_done(
@@ -68,6 +73,7 @@ def test_a_process_that_dies_is_not_waited_for_and_its_step_stays_to_be_done(
     ahead = Ahead(context, jobs=1)
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", shutil.which("false"))  # ends at once
+        ahead.prepare()
         ahead.offer()
     ahead.settle()
     ahead.close()
