@@ -236,16 +236,19 @@ def cuts(bench: Bench, dense: nn.Module) -> dict[str, PruneResult]:
 
 
 def as_fast(bench: Bench, dense: nn.Module, other: nn.Module, common: dict[str, Any]) -> PruneResult:
-    """The cut by latency that is asked for more speed until it has that of ``other``, both measured in turn."""
-    factor = bench.options.faster
+    """The cut by latency that is asked for more or less speed until it has that of ``other``, both measured in turn."""
+    factor, best = bench.options.faster, None
     for _ in range(MATCHES):
         found = bench.pruned(dense, Prune(speedup=factor, by="latency", **common))
         mine, wanted = bench.probe.networks_ms([found.module, other], example_input(bench.contract))
-        print(f"by latency, asked for {factor:.2f}x: {wanted / mine:.3f}x the speed of the even cut", flush=True)
-        if wanted / mine >= SAME_TIME:
+        speed = wanted / mine
+        print(f"by latency, asked for {factor:.2f}x: {speed:.3f}x the speed of the even cut", flush=True)
+        if speed >= SAME_TIME and (best is None or speed < best[1]):
+            best = found, speed
+        if SAME_TIME <= speed <= 1 / SAME_TIME:
             break
-        factor *= mine / wanted
-    return found
+        factor /= speed
+    return found if best is None else best[0]
 
 
 def show(rows: list[Row], options: argparse.Namespace) -> None:
