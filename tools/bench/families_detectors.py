@@ -35,13 +35,16 @@ from edgecv.vision.scenes import LABELS
 
 SIZE = (160, 192)
 BACKBONE = {"embedding_size": 16, "hidden_sizes": [16, 24, 48, 64], "depths": [1, 1, 1, 1], "layer_type": "basic"}
-RT_DETR: dict[str, Any] = {
+TRANSFORMER: dict[str, Any] = {
     "d_model": 64,
     "encoder_ffn_dim": 128,
     "decoder_ffn_dim": 128,
     "encoder_attention_heads": 4,
     "decoder_attention_heads": 4,
     "dropout": 0.0,
+}
+RT_DETR: dict[str, Any] = {
+    **TRANSFORMER,
     "backbone_config": {"model_type": "rt_detr_resnet", **BACKBONE, "out_features": ["stage2", "stage3", "stage4"]},
     "freeze_backbone_batch_norms": False,
     "encoder_in_channels": [24, 48, 64],
@@ -53,12 +56,7 @@ RT_DETR: dict[str, Any] = {
     "num_denoising": 20,
 }
 DETR: dict[str, Any] = {
-    "d_model": 64,
-    "encoder_ffn_dim": 128,
-    "decoder_ffn_dim": 128,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "dropout": 0.0,
+    **TRANSFORMER,
     "use_timm_backbone": False,
     "backbone_config": {"model_type": "rt_detr_resnet", **BACKBONE, "out_features": ["stage3"]},
     "encoder_layers": 2,
