@@ -30,21 +30,18 @@ from edgecv.models import reference_detectors
 from edgecv.models.load import build_model
 from edgecv.models.transformer_detectors import detector_graph, thaw
 from edgecv.models.weights import save_module_state
-from edgecv.optimize.objectives import Objective, family_objective
+from edgecv.optimize.objectives import Objective
 from edgecv.vision.scenes import LABELS
 
 SIZE = (160, 192)
 BACKBONE = {"embedding_size": 16, "hidden_sizes": [16, 24, 48, 64], "depths": [1, 1, 1, 1], "layer_type": "basic"}
-TRANSFORMER: dict[str, Any] = {
+RT_DETR: dict[str, Any] = {
     "d_model": 64,
     "encoder_ffn_dim": 128,
     "decoder_ffn_dim": 128,
     "encoder_attention_heads": 4,
     "decoder_attention_heads": 4,
     "dropout": 0.0,
-}
-RT_DETR: dict[str, Any] = {
-    **TRANSFORMER,
     "backbone_config": {"model_type": "rt_detr_resnet", **BACKBONE, "out_features": ["stage2", "stage3", "stage4"]},
     "freeze_backbone_batch_norms": False,
     "encoder_in_channels": [24, 48, 64],
@@ -54,14 +51,6 @@ RT_DETR: dict[str, Any] = {
     "decoder_layers": 2,
     "num_queries": 30,
     "num_denoising": 20,
-}
-DETR: dict[str, Any] = {
-    **TRANSFORMER,
-    "use_timm_backbone": False,
-    "backbone_config": {"model_type": "rt_detr_resnet", **BACKBONE, "out_features": ["stage3"]},
-    "encoder_layers": 2,
-    "decoder_layers": 3,
-    "num_queries": 20,
 }
 PARTS = "python:edgecv.models.reference_detectors"
 
@@ -78,8 +67,6 @@ class Detector:
     scenes: int = 700
     epochs: int = 14
     lr: float = 4e-3
-    body_of: str | None = None
-    """The detector whose trained backbone it starts from, as DETR starts from one that knows pictures."""
 
     @property
     def family(self) -> FamilySpec:
@@ -113,9 +100,6 @@ DETECTORS = {
     ),
     "scenes-fcos": Detector(f"{PARTS}:small_fcos", "fcos", head_options=reference_detectors.FCOS_OPTIONS),
     "scenes-rt-detr": Detector("transformers:RTDetrForObjectDetection", "detr", RT_DETR, lr=1e-3),
-    "scenes-detr": Detector(
-        "transformers:DetrForObjectDetection", "detr", DETR, scenes=1000, epochs=60, lr=7e-4, body_of="scenes-rt-detr"
-    ),
 }
 
 
@@ -170,11 +154,7 @@ def detector_recipe(name: str, *, weights: Path, folder: Path) -> Path:
 def _train(detector: Detector, stored: Path) -> None:
     """Train on scenes, write the weights as the graph names them, and tell what they reach."""
     started, task = time.monotonic(), detector.task
-    if detector.body_of is not None:
-        graph = detector_graph(_transformer(detector), SIZE)
-        _take_backbone(graph, stored.with_name(f"{detector.body_of}.safetensors"))
-        train(task, graph, objective=replace(family_objective(task.family), staged=True))
-    elif detector.head == "detr":
+    if detector.head == "detr":
         network = _transformer(detector)
         train(task, network, objective=_own_objective(task))
         graph = detector_graph(network, SIZE)
@@ -185,16 +165,6 @@ def _train(detector: Detector, stored: Path) -> None:
     save_module_state(stored, graph)
     count = sum(item.numel() for item in graph.parameters())
     print(f"{stored.name}: {count} parameters, {time.monotonic() - started:.0f} s, {judged(task, graph)}", flush=True)
-
-
-def _take_backbone(graph: torch.nn.Module, weights: Path) -> None:
-    """Give ``graph`` the backbone of trained ``weights``, as deep as its own goes."""
-    from safetensors.torch import load_file
-
-    own, trained = graph.state_dict(), load_file(weights)
-    taken = {name: value for name, value in trained.items() if ".backbone." in name and name in own}
-    assert taken
-    graph.load_state_dict({**own, **taken})
 
 
 def _transformer(detector: Detector) -> Any:
