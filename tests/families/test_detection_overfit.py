@@ -12,7 +12,6 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import DetectionTruth
 from edgecv.families import detection
-from edgecv.models.transformer_detectors import Staged
 from tests.models.transformer_nets import SIDES, tiny
 
 torch = pytest.importorskip("torch")
@@ -112,6 +111,8 @@ def build(name: str) -> tuple[Any, FamilySpec, int]:
 
 @pytest.mark.parametrize("name", NO_GRADIENT)
 def test_a_few_pictures_are_learned_by_heart(name: str) -> None:
+    from edgecv.models.transformer_detectors import Staged
+
     inputs, truths = blocks()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
