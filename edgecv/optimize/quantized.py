@@ -16,6 +16,7 @@ from edgecv.optimize.behind import activations
 from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.flat import remove_guards
 from edgecv.optimize.graph import QUANTIZE, get_constant
+from edgecv.optimize.requantize import avoid_ties
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.snap import snap_biases, snap_slopes, snap_weights
 
@@ -77,6 +78,7 @@ def wrap_up(
         plan.why[layer] = plan.why.pop(guard, "")
     snap_weights(graph)
     snap_slopes(graph)
+    avoid_ties(graph)
     snap_biases(graph)
     program: ExportedProgram = seal(graph, all_inputs(example))
     return QuantizedGraph(program, _records(graph, plan), saturated, ranges)

@@ -30,7 +30,8 @@ from .quantize_nets import batches, images, sqnr_db
 ENGINES = ("onnxruntime", "openvino", "litert")
 CONTRACT = InputContract(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 MAX_DROP = 0.007
-MIN_AGREEMENT = 0.99
+MOST_OTHER = 0.002
+"""Share of pictures for which two engines may give other numbers: a float sum that ends at a tie by chance."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def read_cifar(folder: Path, *, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Cifar:
-    """ResNet-20 with trained weights: its answers in every form on 1,000 test pictures."""
+    """ResNet-20 with trained weights: its outputs `(1000, 10)` in every form on 1,000 test pictures."""
 
     truths: np.ndarray
-    answers: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
 
     def top1(self, form: str) -> float:
-        return float((self.answers[form] == self.truths).mean())
+        return float((self.outputs[form].argmax(1) == self.truths).mean())
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def cifar(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cifar:
     exported = export(module.eval(), calibration, folder)
     outputs = {"float": run_module(module, arrays), "torch": exported.run_torch(arrays)}
     outputs |= {engine: exported.run(engine, arrays, folder) for engine in ENGINES}
-    return Cifar(truths, {form: output.argmax(1) for form, output in outputs.items()})
+    return Cifar(truths, outputs)
 
 
 @pytest.mark.build
@@ -131,8 +132,10 @@ def test_int8_loses_at_most_0_7_points(cifar: Cifar, form: str) -> None:
 
 @pytest.mark.build
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(("torch", *ENGINES), 2)))
-def test_any_two_engines_agree_on_99_percent(cifar: Cifar, one: str, other: str) -> None:
-    assert (cifar.answers[one] == cifar.answers[other]).mean() >= MIN_AGREEMENT
+def test_any_two_engines_give_the_same_numbers(cifar: Cifar, one: str, other: str) -> None:
+    """Not only the same classes: without scales that keep ties away a quarter of the outputs differ."""
+    apart = np.abs(cifar.outputs[one] - cifar.outputs[other]).max(axis=1)
+    assert (apart > 1e-4 * np.abs(cifar.outputs["torch"]).max()).mean() <= MOST_OTHER
 
 
 def make(name: str) -> tuple[nn.Module, np.ndarray]:
@@ -166,6 +169,19 @@ def check(name: str, engines: Sequence[str], folder: Path) -> None:
         print(f"{name} {engine}: {sqnr_db(reference, found):.1f} dB to the Q/DQ graph")
         assert found.shape == reference.shape
         assert sqnr_db(reference, found) > min(20.0, sqnr_db(floats, reference))
+
+
+@pytest.mark.build
+def test_a_deep_network_gives_the_same_numbers_on_every_engine(tmp_path: Path) -> None:
+    """MobileNetV2: 52 layers one behind the other, where one value that rounds apart becomes half of all values."""
+    module, arrays = make("torchvision:mobilenet_v2")
+    # Pictures have few different values, none of them at a tie of the input's scale.
+    arrays = (np.round(arrays * 40) / 40).astype(np.float32)
+    exported = export(module, arrays, tmp_path)
+    wanted = exported.run_torch(arrays)
+    for engine in ENGINES:
+        found = exported.run(engine, arrays, tmp_path)
+        assert sqnr_db(wanted, found) > 100, engine
 
 
 @pytest.mark.build
