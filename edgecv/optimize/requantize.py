@@ -10,6 +10,8 @@ even, ``q (2k + 1)`` odd), a thousand times farther than float32 errs.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from edgecv.optimize.graph import (
     finish,
     get_constant,
     set_constant,
+    shape_of,
 )
 from edgecv.optimize.rules import CLAMPS
 
@@ -52,13 +55,17 @@ def avoid_ties(graph: GraphModule) -> int:
 
     The int8 weights stay what they are and their scales move, by a few thousandths. What a layer gives to an
     activation function alone (SiLU, hard swish, ...) has 256 values: its scale moves to where none of them comes out
-    near a tie. Call it behind `edgecv.optimize.snap.snap_weights` and before `edgecv.optimize.snap.snap_biases`.
-    Weights that more than one layer reads are left alone.
+    near a tie. Products and means get such a scale where no other tensor shares it. Call it behind
+    `edgecv.optimize.snap.snap_weights` and before `edgecv.optimize.snap.snap_biases`. Weights that more than one layer
+    reads are left alone.
     """
-    moved = sum(_move_activation(graph, node, function) for node, function in _before_activations(graph))
+    moved = sum(_move_activation(node, function) for node, function in _before_activations(graph))
+    used = Counter(node.args[1] for node in graph.graph.nodes if node.target is QUANTIZE[0])
     for node in graph.graph.nodes:
         if node.target in LAYERS:
             moved += _move_weights(graph, node)
+        elif node.target in (aten.mul.Tensor, aten.mean.dim):
+            moved += _move_result(node, used)
     finish(graph)
     return moved
 
@@ -123,7 +130,29 @@ def _before_activations(graph: GraphModule) -> list[tuple[Node, Activation]]:
     ]
 
 
-def _move_activation(graph: GraphModule, stored: Node, function: Activation) -> int:
+def _move_result(node: Node, used: Counter[Any]) -> int:
+    """Move the scale of a product of int8 values or of their mean, where no other tensor shares it."""
+    behind = _quantiser(node)
+    sources: list[Any] = node.all_input_nodes
+    if behind is None or any(source.target is not DEQUANTIZE[0] for source in sources) or used[behind.args[1]] > 1:
+        return 0
+    if node.target is aten.mul.Tensor:
+        pair: list[Any] = [item for item in node.args[:2] if isinstance(item, Node)]
+        if len(pair) < 2:
+            return 0
+        step = float(pair[0].args[1]) * float(pair[1].args[1])
+    else:
+        whole, mean = shape_of(sources[0].args[0].args[0]), shape_of(node)
+        if not whole or mean is None:
+            return 0
+        step = float(sources[0].args[1]) * math.prod(mean) / math.prod(whole)
+    scale = step / float(odd_fraction(np.asarray(step / float(behind.args[1]))))  # type: ignore[arg-type]
+    for quantiser in (behind, *behind.users):
+        quantiser.args = (quantiser.args[0], scale, *quantiser.args[2:])
+    return 1
+
+
+def _move_activation(stored: Node, function: Activation) -> int:
     steps = list(stored.users)
     behind = {reader for step in steps for user in step.users for reader in (user, *user.users)}
     quantisers = [reader for reader in behind if reader.target is QUANTIZE[0]]

@@ -55,7 +55,7 @@ def test_every_layer_of_a_graph_gets_such_factors_and_keeps_its_int8_weights() -
     graph = quantised(residual())
     snap_weights(graph)
     before, weights = graph(example()), {layer.name: whole_weights(graph, layer) for layer in layers(graph)}
-    assert avoid_ties(graph) == 4
+    assert avoid_ties(graph) == 4 + 2, "four layers, a product and a mean"
     for layer in layers(graph):
         assert torch.equal(whole_weights(graph, layer), weights[layer.name])
         factors = requantisation(graph, layer)
@@ -104,6 +104,35 @@ class Smooth(nn.Module):
         first = self.one(image)
         second = self.other(nn.functional.silu(first))
         return nn.functional.silu(second) + first
+
+
+class Gate(nn.Module):
+    """A squeeze-and-excitation gate: a mean over the picture and a product, ``twice`` a sum behind it."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.gate, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+        self.twice = twice
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        first = self.one(image)
+        gated = first * nn.functional.hardsigmoid(self.gate(first.mean((2, 3), keepdim=True)))
+        return self.last(gated + first if self.twice else gated)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_products_and_means_get_such_a_factor_where_their_scale_is_their_own(twice: bool) -> None:
+    graph = quantised(Gate(twice=twice).eval())
+    avoid_ties(graph)
+    (mean,) = (node for node in graph.graph.nodes if node.target is torch.ops.aten.mean.dim)
+    (product,) = (node for node in graph.graph.nodes if node.target is torch.ops.aten.mul.Tensor)
+    steps = [source.args[1] for source in product.args]
+    for factor, moved in (
+        (mean.args[0].args[1] / 14**2 / next(iter(mean.users)).args[1], True),
+        (steps[0] * steps[1] / next(iter(product.users)).args[1], not twice),
+    ):
+        assert bool(abs(odd_fraction(np.asarray(factor)) / factor - 1) < 1e-9) == moved
 
 
 def activation_scales(graph: torch.fx.GraphModule) -> list[float]:
