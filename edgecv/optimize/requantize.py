@@ -108,16 +108,16 @@ def _scale_weights(graph: GraphModule, stored: Node, read: Node, *, grid: Array,
     """Give weights the int8 values that they have on ``grid``, and ``scale``."""
     source: Any = stored.args[0]
     weight, constant = get_constant(graph, source).detach(), stored.args[1]
-    shape = [1] * weight.ndim
+    shape, steps = [1] * weight.ndim, torch.as_tensor(scale)
     if isinstance(constant, Node):
         axis: Any = stored.args[3]
         shape[axis] = -1
-        set_constant(graph, str(constant.target), torch.from_numpy(scale).to(get_constant(graph, constant).dtype))
+        get_constant(graph, constant).data.copy_(steps)
     else:
         for step in (stored, read):
             step.args = (step.args[0], float(scale), *step.args[2:])
-    whole = torch.round(weight.double() / torch.from_numpy(grid).reshape(shape))
-    set_constant(graph, str(source.target), (whole * torch.from_numpy(scale).reshape(shape)).to(weight.dtype))
+    whole = torch.round(weight.double() / torch.as_tensor(grid).reshape(shape))
+    set_constant(graph, str(source.target), (whole * steps.reshape(shape)).to(weight.dtype))
 
 
 def _before_activations(graph: GraphModule) -> list[tuple[Node, Activation]]:

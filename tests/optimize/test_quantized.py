@@ -82,8 +82,8 @@ def test_weight_records_span_the_scales_of_the_channels(portable: QuantizedGraph
     record = by_name(portable)["gate.weight"]
     rows = residual().get_parameter("gate.weight").detach().abs().amax((1, 2, 3)) / 127
     assert record.kind == "weight"
-    assert record.scale_min == pytest.approx(float(rows.min()), rel=1e-4)
-    assert record.scale_max == pytest.approx(float(rows.max()), rel=1e-4)
+    assert record.scale_min == pytest.approx(float(rows.min()), rel=2e-3)
+    assert record.scale_max == pytest.approx(float(rows.max()), rel=2e-3)
 
 
 def test_a_weight_with_one_scale_says_so() -> None:
