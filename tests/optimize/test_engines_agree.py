@@ -19,6 +19,7 @@ from edgecv.core.contract import InputContract
 from edgecv.core.protocols import CompileSource
 from edgecv.core.recipe import Quantize
 from edgecv.core.target import Target
+from edgecv.models.onnx_import import import_onnx
 from edgecv.models.reference import cifar_resnet20
 from edgecv.optimize.export import save_program, write_onnx
 from edgecv.optimize.ptq import quantize_ptq
@@ -182,6 +183,29 @@ def test_a_deep_network_gives_the_same_numbers_on_every_engine(tmp_path: Path) -
     for engine in ENGINES:
         found = exported.run(engine, arrays, tmp_path)
         assert sqnr_db(wanted, found) > 100, engine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "contract"),
+    [
+        ("fastestdet/FastestDet.onnx", InputContract(size=(352, 352), color="bgr", interpolation="area")),
+        (
+            "yolox_nano/yolox_nano.onnx",
+            InputContract(size=(416, 416), color="bgr", range=(0.0, 255.0), resize="letterbox-topleft"),
+        ),
+    ],
+)
+def test_detectors_give_the_same_numbers_on_every_engine(
+    file: str, contract: InputContract, shared_data: Path, tmp_path: Path
+) -> None:
+    paths = sorted((shared_data / "coco-mini" / "images").glob("*.jpg"))[:24]
+    arrays = np.stack([preprocess(cv2.imread(str(path)), contract, layout="NCHW") for path in paths])
+    exported = export(import_onnx(shared_data / "models" / file, contract), arrays[:16], tmp_path, scheme="affine")
+    wanted = exported.run_torch(arrays[16:])
+    for engine in ENGINES:
+        found = exported.run(engine, arrays[16:], tmp_path)
+        assert sqnr_db(wanted, found.reshape(wanted.shape)) > 100, engine
 
 
 @pytest.mark.build
