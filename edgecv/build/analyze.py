@@ -16,7 +16,7 @@ from edgecv.build.judge_pictures import open_for_repair
 from edgecv.build.plan import TargetPlan, metric_name
 from edgecv.build.quantize import CALIBRATION_CACHE_MB
 from edgecv.build.steps import rebuild, shared_actions
-from edgecv.core.recipe import Quantize, Recipe
+from edgecv.core.recipe import Quantize
 from edgecv.core.sensitivity import Sensitivity
 from edgecv.errors import UsageError
 
@@ -58,7 +58,7 @@ def analyze(
     from edgecv.optimize.sensitivity import sensitivity
 
     recipe = target.recipe
-    step = _as_ptq(recipe)
+    step = _as_ptq(target)
     original = _tuned(context, target)
     module, example = deploy_form(original, recipe.model.input)
     if repair_with != "off":
@@ -96,11 +96,13 @@ def analyze(
     return Analysis(table, found, f"{held.words}, {measure_words(recipe, held)}")
 
 
-def _as_ptq(recipe: Recipe) -> Quantize:
-    """The recipe's quantize step, without training."""
-    for step in recipe.steps:
-        if isinstance(step, Quantize) and step.method in ("ptq", "qat"):
-            return replace(step, method="ptq")
+def _as_ptq(target: TargetPlan) -> Quantize:
+    """The recipe's quantize step with the scheme that the plan found, without training."""
+    planned = next((step for step in target.chain if step.kind == "quantize"), None)
+    for step in target.recipe.steps:
+        if planned is not None and isinstance(step, Quantize) and step.method in ("ptq", "qat"):
+            return replace(step, method="ptq", scheme=planned.params["step"]["scheme"])
+    recipe = target.recipe
     raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
 
 

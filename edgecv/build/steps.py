@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,8 @@ def _fit(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> M
 def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from edgecv.build.quantize import Training, quantize
 
-    wanted = next(item for item in recipe.steps if isinstance(item, Quantize))
+    stated = next(item for item in recipe.steps if isinstance(item, Quantize))
+    wanted = replace(stated, scheme=step.params["step"]["scheme"])  # portable is what the plan made of it
     module, _ = _rebuild(context, step.inputs[0], recipe)
     training = None
     original = _rebuild(context, step.inputs[1], recipe)[0] if wanted.repair != "off" else None

@@ -181,6 +181,7 @@ def test_yolox_nano_to_five_targets(
     recipe = root / "recipes/detection/yolox-nano.yaml"
     words = ["optimize", str(recipe), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     words += ["--set", "measure.protocol=smoke", "--set", "data.calibration.samples=32"]
+    words += ["--set", f"targets=[{', '.join(HERE)}, iphone-15, jetson-orin-nano]"]
     prune, tune, quantize = (
         "prune: {importance: magnitude, speedup: 1.3}",
         "finetune: {epochs: 0}",

@@ -165,3 +165,15 @@ def test_broken_masks_are_named(
     assert cli.main([*words, "--set", "data.eval.ignore_index=255", "--set", "data.eval.strict=true"]) == 2
     error = capsys.readouterr().err
     assert "48.png: its truth 48.png: the mask holds 200; allowed are the classes 0..2 and 255" in error
+
+
+@pytest.mark.build
+@pytest.mark.xdist_group("blobs")
+def test_zero_points_are_used_where_all_targets_take_them(blobs: tuple[Path, int, Report]) -> None:
+    """The plan says so, and the build does so: what a ReLU gives has all 256 steps."""
+    folder, _, _ = blobs
+    made = json.loads((folder / "out/host-openvino/buildinfo.json").read_text())["quantization"]
+    assert made["scheme"] == "affine"
+    behind_relu = [item for item in made["tensors"] if item["kind"] == "activation" and "relu" in item["node"]]
+    assert behind_relu
+    assert {item["zero_point"] for item in behind_relu} == {-128}
