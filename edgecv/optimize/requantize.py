@@ -61,9 +61,10 @@ def avoid_ties(graph: GraphModule) -> int:
     """
     moved = sum(_move_activation(node, function) for node, function in _before_activations(graph))
     used = Counter(node.args[1] for node in graph.graph.nodes if node.target is QUANTIZE[0])
+    readers = Counter(node.target for node in graph.graph.nodes if node.op == "get_attr" for _ in node.users)
     for node in graph.graph.nodes:
         if node.target in LAYERS:
-            moved += _move_weights(graph, node)
+            moved += _move_weights(graph, node, readers)
         elif node.target in (aten.mul.Tensor, aten.mean.dim):
             moved += _move_result(node, used)
     finish(graph)
@@ -85,14 +86,14 @@ def odd_fraction(values: Array) -> Array:
     return result
 
 
-def _move_weights(graph: GraphModule, node: Node) -> int:
+def _move_weights(graph: GraphModule, node: Node, readers: Counter[Any]) -> int:
     values, weights, behind = node.args[0], node.args[1], _quantiser(node)
     if not isinstance(values, Node) or not isinstance(weights, Node) or behind is None:
         return 0
     if values.target is not DEQUANTIZE[0] or weights.target not in DEQUANTIZE or len(weights.users) != 1:
         return 0
     stored: Any = weights.args[0]
-    if stored.target not in QUANTIZE or len(stored.users) != 1 or stored.args[0].op != "get_attr":
+    if stored.target not in QUANTIZE or len(stored.users) != 1 or readers[stored.args[0].target] != 1:
         return 0
     per_step = float(values.args[1]) / float(behind.args[1])  # type: ignore[arg-type]
     scale: Any = stored.args[1]

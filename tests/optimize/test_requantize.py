@@ -92,6 +92,27 @@ def test_channels_that_give_next_to_nothing_get_a_scale_that_keeps_ties_away() -
     assert (graph(example()) - before).abs().max() < 1.01 * step
 
 
+class Twice(nn.Module):
+    """One convolution on two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        first = self.stem(image)
+        return self.head(first) * self.head(nn.functional.max_pool2d(first, 3, 1, 1).relu())
+
+
+def test_weights_of_two_layers_are_left_alone() -> None:
+    graph = quantised(Twice().eval())
+    weight = get_constant(graph, layers(graph)[1].args[1].args[0].args[0]).clone()
+    avoid_ties(graph)
+    assert torch.equal(get_constant(graph, layers(graph)[1].args[1].args[0].args[0]), weight)
+    assert torch.equal(whole_weights(graph, layers(graph)[1]), whole_weights(graph, layers(graph)[2]))
+
+
 class Smooth(nn.Module):
     """SiLU behind two layers; what the first gives is read by a sum as well."""
 
