@@ -20,23 +20,12 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgecv.optimize.behind import Activation, activations
-from edgecv.optimize.graph import (
-    CONVOLUTIONS,
-    DEQUANTIZE,
-    LINEAR,
-    QUANTIZE,
-    TRANSPOSED,
-    finish,
-    get_constant,
-    set_constant,
-    shape_of,
-)
-from edgecv.optimize.rules import CLAMPS
+from edgecv.optimize.graph import DEQUANTIZE, QUANTIZE, finish, get_constant, set_constant, shape_of
+from edgecv.optimize.rules import CLAMPS, LAYERS
 
 __all__ = ["avoid_ties", "odd_fraction"]
 
 aten = torch.ops.aten
-LAYERS = (*CONVOLUTIONS, *TRANSPOSED, LINEAR)
 Array = npt.NDArray[np.float64]
 
 LARGEST_ODD = 1023
