@@ -102,8 +102,7 @@ def _as_ptq(target: TargetPlan) -> Quantize:
     for step in target.recipe.steps:
         if planned is not None and isinstance(step, Quantize) and step.method in ("ptq", "qat"):
             return replace(step, method="ptq", scheme=planned.params["step"]["scheme"])
-    recipe = target.recipe
-    raise UsageError(f"{recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
+    raise UsageError(f"{target.recipe.name} has no quantize step of method ptq or qat; there is no int8 to analyze")
 
 
 def _tuned(context: Context, target: TargetPlan) -> Any:

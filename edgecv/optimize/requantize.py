@@ -5,7 +5,7 @@ computes M in float32, another scales first and divides then, a third adds the z
 products differ in the seventh digit, and where one lies just between two steps they round apart. That is one value in
 100,000, but each such value moves some of those that are computed from it, and at the end of a deep network half of
 the values differ. With ``M = p / q`` and an odd q no sum lies nearer to a tie than ``1 / 2q`` steps (``2 p sum`` is
-even, ``q (2k + 1)`` odd), a thousand times farther than float32 errs.
+even, ``q (2k + 1)`` odd): 5e-4 of a step for usual M, 6e-5 for the smallest, where float32 errs by about 3e-5.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def odd_fraction(values: Array) -> Array:
 
 
 def _move_weights(graph: GraphModule, node: Node, readers: Counter[Any]) -> int:
+    """Move the scales of a layer's weights; ``readers`` counts who reads each constant. 1 if they were moved."""
     values, weights, behind = node.args[0], node.args[1], _quantiser(node)
     if not isinstance(values, Node) or not isinstance(weights, Node) or behind is None:
         return 0
@@ -143,6 +144,7 @@ def _move_result(node: Node, used: Counter[Any]) -> int:
 
 
 def _move_activation(stored: Node, function: Activation) -> int:
+    """Move the scale in front of an activation function to where its 256 results keep farthest from ties."""
     steps = list(stored.users)
     behind = {reader for step in steps for user in step.users for reader in (user, *user.users)}
     quantisers = [reader for reader in behind if reader.target is QUANTIZE[0]]
