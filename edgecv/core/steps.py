@@ -239,6 +239,13 @@ class Quantize:
             "description": "ptq: how far channels that layers mix are brought to one size first; 1 is all the way",
         },
     )
+    split: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "description": "depthwise layers (name globs) whose channels get two to four scales by their size, "
+            "in as many parts; for SiLU, hard swish and ReLU6, where channels cannot be brought to one size"
+        },
+    )
     sums: Literal["shared", "own"] = field(
         default="shared",
         metadata={

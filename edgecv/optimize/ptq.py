@@ -31,6 +31,7 @@ from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.range_rule import RangeChoice, choose_ranges
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.shared_weights import share_weights
+from edgecv.optimize.split import Part, split_channels
 from edgecv.optimize.switches import Originals, float_biases, float_weights
 
 __all__ = ["Prepared", "prepare_ptq", "quantize_ptq"]
@@ -80,7 +81,8 @@ def quantize_ptq(
     ``example`` is `(1, C, H, W)` float32; of a step form (`edgecv.models.streaming`) a frame and its state, with
     ``calibration`` of `edgecv.optimize.examples.steps_of`. Pictures stream through one at a time. Channels are
     levelled first (`edgecv.optimize.level`): those that only depthwise convolutions read in full, others by
-    ``step.level``. ``step.ranges``: ``auto`` tries the rules and takes the one that keeps the network's outputs best
+    ``step.level``; what the layers of ``step.split`` read gets several scales (`edgecv.optimize.split`).
+    ``step.ranges``: ``auto`` tries the rules and takes the one that keeps the network's outputs best
     (`edgecv.optimize.range_rule`); ``mean-minmax`` takes the mean of the pictures' ranges, which cuts outliers (NNCF's
     choice for convolutional networks); ``minmax`` the widest range seen; ``percentile``, ``mse`` and ``entropy`` search
     on histograms (`edgecv.optimize.histogram`). The input takes ``pixels``, the range of an 8-bit picture
@@ -133,6 +135,7 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
     if step.equalize:
         equalize(graph)
     levelled = level_channels(graph, source, strength=step.level)
+    parts = split_channels(graph, source, layers=step.split, symmetric=step.scheme != "affine")
     guard_flat_ranges(graph)
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums)
     count = sum(1 for _ in source)
@@ -158,7 +161,7 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
         choice = _find_ranges(graph, quantizer.plan, source, count, step, fixed)
         if choice is not None:
             report.line(f"quantize: {choice.why}")
-        _tell(quantizer.plan, choice, levelled, fixed)
+        _tell(quantizer.plan, choice, levelled, parts, fixed)
         learned: tuple[Reconstruction, ...] = ()
         if step.adaround:
             learned = adaround(graph, lambda: iter(source), layers=step.adaround, originals=originals)
@@ -182,8 +185,13 @@ def _find_ranges(
     return choice
 
 
-def _tell(plan: Plan, choice: RangeChoice | None, levelled: Iterable[str], fixed: Collection[str]) -> None:
+def _tell(
+    plan: Plan, choice: RangeChoice | None, levelled: Iterable[str], parts: Iterable[Part], fixed: Collection[str]
+) -> None:
     """Add to the reasons of the plan's tensors how their ranges came about."""
+    for part in parts:
+        if part.tensor in plan.why:
+            plan.why[part.tensor] += f"; {len(part.channels)} channels of {part.whole}, split by size"
     for name in levelled:
         if name in plan.why:
             plan.why[name] += "; channels levelled"

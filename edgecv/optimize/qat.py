@@ -44,6 +44,7 @@ from edgecv.optimize.pt2e import (
 )
 from edgecv.optimize.quantized import QuantizedGraph, wrap_up
 from edgecv.optimize.quantizer import EdgeQuantizer
+from edgecv.optimize.split import Part, split_channels
 from edgecv.optimize.training import FitResult, Hooks
 from edgecv.optimize.zeros import hold_zeros
 
@@ -72,7 +73,8 @@ def quantize_qat(
     for the rest, so that the weights settle on the scales that are deployed; learned ones (`edgecv.optimize.lsq`) train
     to the end. Batch norms follow the batches during the first ``step.freeze_norms`` of the epochs. ``fit`` gets the
     graph (any batch size; of a step form it takes whole clips) and hooks, and runs ``step.epochs`` epochs. Zeros of
-    sparse weights stay. ``module`` is not changed. Same seed, same result.
+    sparse weights stay. What the layers of ``step.split`` read gets several scales (`edgecv.optimize.split`).
+    ``module`` is not changed. Same seed, same result.
     Straight-through estimator: Bengio et al., arXiv:1308.3432; scheme: Jacob et al., arXiv:1712.05877.
 
     Raises:
@@ -88,14 +90,16 @@ def quantize_qat(
     graph = capture(module, tuple(torch.cat([item, item]) for item in all_inputs(example)), dynamic_batch=True)
     folded = graph.meta.pop(FOLDED, {})
     spell_batch_norms(graph)
+    shape = picture_shape(example)
+    seen = pictures(calibration, limit=samples, shape=shape)
+    parts = split_channels(graph, seen, layers=step.split, symmetric=step.scheme != "affine")
     guard_flat_ranges(graph)
     hold_zeros(graph)
     with quiet(log):
         prepared = _prepared(graph, quantizer, name=type(module).__name__)
     report.line(f"quantize: training, {step.scheme}, {step.step_sizes} step sizes, {step.epochs} epochs")
-    seen = pictures(calibration, limit=samples, shape=picture_shape(example))
-    _first_ranges(prepared, seen, frames=frames)
-    hooks = _prepare_training(prepared, step, folded, frames)
+    _first_ranges(prepared, pictures(calibration, limit=samples, shape=shape), frames=frames)
+    hooks = _prepare_training(prepared, step, {**folded, **_norms_of(parts, folded)}, frames)
     result = fit(_over_clips(prepared, example) if isinstance(module, StepForm) else prepared, hooks)
     prepared.cpu()
     unmark_features(prepared)
@@ -106,6 +110,17 @@ def quantize_qat(
         except Exception as error:
             raise ToolchainError(f"torchao cannot convert the trained graph ({error})") from error
         return wrap_up(converted, plan=quantizer.plan, example=example, calibration=calibration), result
+
+
+def _norms_of(parts: Iterable[Part], folded: dict[str, FoldedNorm]) -> dict[str, FoldedNorm]:
+    """What the norms of split layers knew of the channels of each part."""
+    found = {}
+    for part in parts:
+        norm, channels = folded.get(part.whole), part.channels
+        if norm is not None:
+            mean, variance, epsilon = norm.mean[channels], norm.variance[channels], norm.epsilon[channels]
+            found[part.node] = FoldedNorm(mean, variance, epsilon, norm.momentum)
+    return found
 
 
 def _prepare_training(prepared: GraphModule, step: Quantize, folded: dict[str, FoldedNorm], frames: int) -> Hooks:

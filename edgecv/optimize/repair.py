@@ -115,7 +115,7 @@ class Workshop:
     log: Path | None = None
 
     @cached_property
-    def _captured(self) -> GraphModule:
+    def captured(self) -> GraphModule:
         return capture(self.module, self.example)
 
     def prepare(self, step: Quantize) -> tuple[Prepared, float]:
@@ -127,7 +127,7 @@ class Workshop:
             calibration=self.calibration,
             samples=self.samples,
             pixels=self.pixels,
-            captured=self._captured,
+            captured=self.captured,
             progress=self.progress,
             log=self.log,
         )
@@ -209,7 +209,12 @@ def _climb(
     assert state.prepared is not None
     started = time.perf_counter()
     scene = Scene(
-        state.prepared, state.sqnr_db, ladder.pictures, ladder.latency_ms, lambda step: ladder.prepare(step)[1]
+        state.prepared,
+        state.sqnr_db,
+        ladder.pictures,
+        ladder.latency_ms,
+        lambda step: ladder.prepare(step)[1],
+        ladder.captured,
     )
     best, what, tried, note = state, "", 0, ""
     last: _State | None = None

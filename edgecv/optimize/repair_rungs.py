@@ -5,17 +5,22 @@ A rung is a generator of proposals. It is told after each whether the limit is m
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from torch.fx import GraphModule
+
 from edgecv.core.recipe import Quantize
 from edgecv.optimize.examples import Example
+from edgecv.optimize.fold import spell_batch_norms
 from edgecv.optimize.graph import CONVOLUTIONS, LINEAR, get_constant, shape_of
 from edgecv.optimize.ptq import Prepared
 from edgecv.optimize.rules import SUMS
 from edgecv.optimize.sensitivity import Sensitivity, sensitivity
+from edgecv.optimize.split import find_splits
 
 Ranges = Literal["mean-minmax", "minmax", "percentile", "mse", "entropy"]
 
@@ -47,13 +52,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a rung may look at: the network as it is and its dB, calibration pictures, times, and a trial's dB."""
+    """What a rung may look at: the network as it is and its dB, calibration pictures, times, and a trial's dB.
+
+    ``captured`` is the float graph as it came from the model; it is not to be changed.
+    """
 
     prepared: Prepared
     sqnr_db: float
     pictures: Callable[[], Iterable[Example]]
     latency_ms: Mapping[str, float]
     trial_sqnr_db: Callable[[Quantize], float]
+    captured: GraphModule
 
     def table(self) -> Sensitivity:
         """The sensitivity of every layer on the calibration pictures, with the layers' times."""
@@ -116,15 +125,39 @@ def learned_rounding(scene: Scene, step: Quantize) -> Proposals:
         yield Proposal(f"rounding learned in {_listed(names)}", {"adaround": names})
 
 
+def own_scales(scene: Scene, step: Quantize) -> Proposals:
+    """Split the channels of depthwise layers by their size: twice as many layers until it is enough, then fewer."""
+    if step.split:
+        return
+    graph = copy.deepcopy(scene.captured)
+    spell_batch_norms(graph)
+    gains = find_splits(graph, scene.pictures(), symmetric=step.scheme != "affine")
+    noise: dict[str, float] = {}
+    for row in scene.table().rows if gains else ():
+        noise[row.layer] = noise.get(row.layer, 0.0) + _noise(row.sqnr_db)
+    ranked = sorted((name for name in gains if name in noise), key=lambda name: -gains[name] * noise[name])
+    yield from _as_few(
+        len(ranked),
+        lambda count: Proposal(f"channels split in {_listed(ranked[:count])}", {"split": tuple(ranked[:count])}),
+    )
+
+
 def keep_float(scene: Scene, step: Quantize) -> Proposals:
     """Keep layers float, most noise per millisecond first: twice as many until it is enough, then fewer again."""
     ranked = rank_for_float(scene)
-    most = int(len(ranked) * FLOAT_SHARE)
+
+    def proposal(count: int) -> Proposal:
+        names = ranked[:count]
+        return Proposal(f"float: {_listed(names)}{_cost(scene, names)}", {"keep_float": (*step.keep_float, *names)})
+
+    yield from _as_few(int(len(ranked) * FLOAT_SHARE), proposal)
+
+
+def _as_few(most: int, proposal: Callable[[int], Proposal]) -> Proposals:
+    """Proposals of 1, 2, 4, ... up to ``most``; once the limit is met, of fewer again, to find how few will do."""
     low, high, count = 0, None, 1
     while count <= most:
-        names = ranked[:count]
-        changes = {"keep_float": (*step.keep_float, *names)}
-        met = yield Proposal(f"float: {_listed(names)}{_cost(scene, names)}", changes, smaller=high is not None)
+        met = yield replace(proposal(count), smaller=high is not None)
         if met:
             high = count
         else:
@@ -144,10 +177,14 @@ def rank_for_float(scene: Scene) -> tuple[str, ...]:
     work = {} if known else _multiplications(scene.prepared)
     worth: dict[str, float] = {}
     for row in rows:
-        noise = 0.0 if row.sqnr_db == math.inf else 10 ** (-max(row.sqnr_db, -300.0) / 10)
         cost = row.latency_ms if known else work.get(row.tensors[1] if len(row.tensors) > 1 else "", 1.0)
-        worth[row.layer] = worth.get(row.layer, 0.0) + noise / max(float(cost or 0.0), 1e-9)
+        worth[row.layer] = worth.get(row.layer, 0.0) + _noise(row.sqnr_db) / max(float(cost or 0.0), 1e-9)
     return tuple(sorted(worth, key=lambda name: -worth[name]))
+
+
+def _noise(sqnr_db: float) -> float:
+    """As a share of the signal's power."""
+    return 0.0 if sqnr_db == math.inf else 10 ** (-max(sqnr_db, -300.0) / 10)
 
 
 def _multiplications(prepared: Prepared) -> dict[str, float]:
@@ -183,6 +220,7 @@ RUNGS: tuple[tuple[str, Callable[[Scene, Quantize], Proposals]], ...] = (
     ("sum scales", sum_scales),
     ("smooth quant", smooth_quant),
     ("learned rounding", learned_rounding),
+    ("split channels", own_scales),
     ("float layers", keep_float),
 )
 """Cheapest first; quantisation-aware training comes after them."""

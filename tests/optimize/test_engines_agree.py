@@ -74,12 +74,11 @@ def run_module(module: nn.Module, arrays: np.ndarray) -> np.ndarray:
 
 
 def export(
-    module: nn.Module, calibration: np.ndarray, folder: Path, *, scheme: Any = "portable", sums: Any = "shared"
+    module: nn.Module, calibration: np.ndarray, folder: Path, *, scheme: Any = "portable", **settings: Any
 ) -> Exported:
     sample = torch.from_numpy(calibration[:1])
-    made = quantize_ptq(
-        module, sample, step=Quantize("ptq", scheme=scheme, sums=sums), calibration=batches(calibration)
-    )
+    step = Quantize("ptq", scheme=scheme, **settings)
+    made = quantize_ptq(module, sample, step=step, calibration=batches(calibration))
     save_program(made.program, folder / "model.pt2")
     write_onnx(made.program, folder / "model.onnx")
     return Exported(made, CompileSource("int8", folder / "model.onnx", folder / "model.pt2"))

@@ -294,3 +294,35 @@ def test_features_are_distilled_into_the_graph() -> None:
     made, result = quantise(step=step, fit=run_fit)
     assert result.losses[-1] < result.losses[0]
     assert not any("feature_tap" in node.name for node in made.program.graph.nodes)
+
+
+def uneven() -> nn.Module:
+    """A classifier with a depthwise layer behind a SiLU whose channels are 0.05 to 5 in size, with batch norms."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    with torch.no_grad():
+        norm.weight.copy_(10.0 ** torch.linspace(-1.3, 0.7, 8)[torch.randperm(8)])
+    spatial = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False)
+    mixed = [nn.SiLU(), nn.Conv2d(8, 8, 1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 3)]
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), norm, nn.SiLU(), spatial, nn.BatchNorm2d(8), *mixed
+    ).eval()
+
+
+def test_parts_of_split_layers_train_with_their_norms() -> None:
+    step = dataclasses.replace(STEP, split=("3",), freeze_norms=0.4)
+    norms: list[int] = []
+
+    def watch(module: nn.Module, hooks: Hooks) -> FitResult:
+        norms.extend(len(part.mean) for part in module.modules() if isinstance(part, LiveNorm))
+        return train(module, hooks)
+
+    made, result = quantize_qat(uneven(), EXAMPLE, step=step, calibration=calibration, fit=watch)
+    count = len(norms) // 2
+    assert 2 <= count <= 4
+    assert sum(norms) == 16  # each part has the norm of its channels
+    weights = [record.node for record in made.plan if record.kind == "weight"]
+    assert len(weights) == 2 * count + 2
+    assert result.losses[-1] < 0.5 * result.losses[0]
+    outputs, truths = run(made.program)
+    assert (outputs.argmax(1) == truths).mean() > 0.9

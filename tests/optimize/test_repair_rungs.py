@@ -21,6 +21,7 @@ from edgecv.optimize.switches import make_board
 
 from .quantize_nets import batches, example, images, sqnr_db
 from .test_repair import STEP, climb, kept
+from .test_split import Uneven
 
 pytestmark = pytest.mark.build
 
@@ -125,6 +126,12 @@ def test_channels_that_a_norm_spreads_need_smooth_quant() -> None:
     found = climb(Tokens(), STEP, wanted_db=19)
     assert (found.outcome, found.mended_by) == ("mended", "smooth quant")
     assert found.settings == {"smooth_quant": True}
+
+
+def test_channels_that_a_silu_holds_apart_need_scales_of_their_own() -> None:
+    found = climb(Uneven(), STEP, wanted_db=24)
+    assert (found.outcome, found.mended_by) == ("mended", "split channels")
+    assert found.settings == {"split": ("each",)}
 
 
 def test_a_smoothed_network_is_the_same_in_float() -> None:
