@@ -16,7 +16,8 @@ from edgecv.errors import MeasurementError
 
 _FEW_VALUES = 256
 _CHUNK_ELEMENTS = 1 << 22
-_MAX_SAMPLES_TO_DECIDE = 10**8
+_MAX_SAMPLES_TO_DECIDE = 10**6
+"""No evaluation set of pictures is larger."""
 MAX_WORK = 5_000_000_000
 """Numbers that one bootstrap of `judge_parts` goes through at most, about a minute on one core."""
 MIN_RESAMPLES = 1000
@@ -220,12 +221,17 @@ def _outcome(interval: Interval, max_drop: float | None) -> Outcome:
 
 
 def _samples_to_decide(drop: float, interval: Interval, max_drop: float, samples: int) -> int | None:
-    """The interval narrows with the square root of the samples until it no longer holds the limit."""
+    """The interval narrows with the square root of the samples until it no longer holds the limit.
+
+    An estimate, and rounded up as one: to two digits.
+    """
     gap = abs(max_drop - drop)
     reach = interval.high - drop if drop <= max_drop else drop - interval.low
     if gap == 0 or samples * (reach / gap) ** 2 > _MAX_SAMPLES_TO_DECIDE:
         return None
-    return max(samples + 1, math.ceil(samples * (reach / gap) ** 2))
+    needed = max(samples + 1, math.ceil(samples * (reach / gap) ** 2))
+    step: int = 10 ** max(0, len(str(needed)) - 2)
+    return math.ceil(needed / step) * step
 
 
 def _check_drop(name: str, limit: float, figures: DropFigures, unit: str) -> Verdict:

@@ -158,3 +158,15 @@ def test_written_back_settings_give_the_same_file_without_a_ladder(
         assert with_ladder.chain.file == mended.chain.file
     finally:
         path.write_text(RECIPE)
+
+
+def test_analyze_looks_at_the_scheme_that_the_build_takes(folder: Path) -> None:
+    """`portable` without TensorRT has zero points, and so has what is analysed."""
+    words = ["analyze", str(folder / "spread.yaml"), "--cache", str(folder / "cache"), "--no-times"]
+    tables = {}
+    for scheme in ("portable", "affine", "symmetric"):
+        sets = ["--set", f"steps.0.quantize.scheme={scheme}", "--out", str(folder / scheme), "--pictures", "2"]
+        assert cli.main([*words, *sets]) == 0
+        tables[scheme] = json.loads((folder / scheme / "sensitivity.json").read_text())["table"]["rows"]
+    assert tables["portable"] == tables["affine"]
+    assert tables["portable"] != tables["symmetric"]
