@@ -227,7 +227,7 @@ def _imdn(data: Path, made: Path) -> Case:
         settings={
             "scheme": "affine",
             "step_sizes": "learned",
-            "epochs": 10,
+            "epochs": 16,
             "lr": 2e-3,
             "batch_size": 8,
             "distill": 1.0,
