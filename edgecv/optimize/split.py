@@ -52,6 +52,9 @@ ALONG = {
 }
 """What takes every channel for itself, so that parts of a tensor give parts of the result."""
 MOST = 4
+WIDTH = 16
+"""Parts have a multiple of so many channels, or of a quarter of them where they are fewer: engines are slow on narrow
+layers. YOLOX-nano on ONNX Runtime, eight layers split: 0.82 times the speed of float, and 0.74 with any number."""
 GAIN = 0.5
 """One part more must leave at most this share of the noise."""
 GROUPS_AT = 5
@@ -214,23 +217,26 @@ def _cut(
     energy = torch.stack([weight_of(graph, reader).square().flatten(1).sum(dim=1) for reader in place.readers])
     sums = torch.cat([torch.zeros(1, dtype=torch.float64), energy.sum(dim=0)[order].cumsum(0)]).tolist()
     lows, highs, spans = low[order], high[order], span[order]
+    width = max(1, min(WIDTH, len(order) // MOST))
 
     @functools.cache
     def noise(start: int, end: int) -> float:
-        width = float(spans[end - 1] if symmetric else highs[start:end].max() - lows[start:end].min())
-        return float(sums[end] - sums[start]) * width**2
+        extent = float(spans[end - 1] if symmetric else highs[start:end].max() - lows[start:end].min())
+        return float(sums[end] - sums[start]) * extent**2
 
     @functools.cache
     def best(start: int, parts: int) -> tuple[float, tuple[int, ...]]:
         if parts == 1:
             return noise(start, len(order)), (len(order),)
-        tails = ((end, best(end, parts - 1)) for end in range(start + 1, len(order) - parts + 2))
+        tails = (
+            (end, best(end, parts - 1)) for end in range(start + width, len(order) - width * (parts - 1) + 1, width)
+        )
         return min((noise(start, end) + left, (end, *ends)) for end, (left, ends) in tails)
 
     whole = noise(0, len(order))
     found: tuple[int, ...] = (len(order),)
     left = whole
-    for parts in range(2, min(MOST, len(order)) + 1):
+    for parts in range(2, min(MOST, len(order) // width) + 1):
         less, ends = best(0, parts)
         if less > GAIN * left:
             break
