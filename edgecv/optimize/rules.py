@@ -221,9 +221,18 @@ def _drop_mixed(plan: Plan, groups: dict[Node, Node], graph: GraphModule) -> Non
     for node in reversed(list(graph.graph.nodes)):
         if node not in groups or node.op == "placeholder" or not node.users:
             continue
-        if all(user.target in MOVES and user not in groups for user in node.users):
+        if all(_ends_in_float_join(user, groups) for user in node.users):
             _remove(groups, node)
             plan.why[node.name] = "float, as it is joined to float values"
+
+
+def _ends_in_float_join(node: Node, groups: dict[Node, Node]) -> bool:
+    """Whether ``node`` is a float concatenation, or moves values only to such."""
+    if node.target not in MOVES or node in groups:
+        return False
+    if node.target is aten.cat.default:
+        return True
+    return bool(node.users) and all(_ends_in_float_join(user, groups) for user in node.users)
 
 
 def _joined_to_int8(user: Node, groups: dict[Node, Node]) -> bool:

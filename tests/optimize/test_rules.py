@@ -174,6 +174,23 @@ def test_every_quantised_tensor_has_a_reason() -> None:
     assert plan.why["image"] == "input image"
 
 
+def test_a_layer_whose_result_is_only_moved_before_float_work_stays_int8() -> None:
+    """As in ConvNeXt: engines would compute the layer in float, and store its weights so."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 5)
+            self.gain = nn.Parameter(torch.rand(5, 1, 1))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.layer(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return made * self.gain
+
+    plan = plan_graph(capture(Scaled().eval(), torch.rand(1, 3, 8, 8)))
+    assert "linear" in {node.name for node in plan.outputs}
+
+
 def test_what_is_joined_to_float_values_stays_float() -> None:
     """A detector's boxes beside its scores: the boxes' layer gives float, its input and weights are int8."""
 
