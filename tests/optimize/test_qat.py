@@ -299,10 +299,11 @@ def test_features_are_distilled_into_the_graph() -> None:
 def uneven() -> nn.Module:
     """A classifier with a depthwise layer behind a SiLU whose channels are 0.05 to 5 in size, with batch norms."""
     torch.manual_seed(0)
-    norm = nn.BatchNorm2d(8)
+    norm, spatial = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False)
+    sizes = 10.0 ** torch.linspace(-1.3, 0.7, 8)[torch.randperm(8)]
     with torch.no_grad():
-        norm.weight.copy_(10.0 ** torch.linspace(-1.3, 0.7, 8)[torch.randperm(8)])
-    spatial = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False)
+        norm.weight.copy_(sizes)
+        spatial.weight /= sizes.reshape(-1, 1, 1, 1)
     mixed = [nn.SiLU(), nn.Conv2d(8, 8, 1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 3)]
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1, bias=False), norm, nn.SiLU(), spatial, nn.BatchNorm2d(8), *mixed
