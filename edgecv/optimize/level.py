@@ -9,6 +9,7 @@ is the ``strength``, from 0 (not at all) to 1 (all of one size).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from edgecv.optimize.channels import Channels, apply_factors, find_channels, is_
 from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.graph import get_constant
 
-__all__ = ["Level", "level_channels", "measure_channels"]
+__all__ = ["Level", "level_channels", "measure_channels", "run_through"]
 
 MOST = 1024.0
 """No channel is enlarged more: what is so small is noise."""
@@ -110,12 +111,15 @@ def measure_channels(graph: GraphModule, pictures: Iterable[Example]) -> Level |
     if not bool(channels.free.any()):
         return None
     probe = _Probe(graph, channels)
-    with torch.no_grad():
-        for number, picture in enumerate(pictures):
-            if number == PICTURES:
-                break
-            probe.run(*all_inputs(picture))
+    run_through(probe, pictures)
     return Level(graph, channels, probe.sizes) if probe.sizes else None
+
+
+def run_through(probe: Interpreter, pictures: Iterable[Example]) -> None:
+    """Run the graph of ``probe`` on the first `PICTURES` of ``pictures`` `(1, C, H, W)` float32."""
+    with torch.no_grad():
+        for picture in islice(pictures, PICTURES):
+            probe.run(*all_inputs(picture))
 
 
 def level_channels(graph: GraphModule, pictures: Iterable[Example], *, strength: float = 0.0) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def quantize_ptq(
     changed; the same input gives the same result. What NNCF prints goes to the end of ``log``.
 
     Raises:
-        ModelError: the module cannot be traced.
+        ModelError: the module cannot be traced, or ``step.split`` names a layer that is not depthwise.
         DataError: there is no calibration picture, or one does not fit ``example``.
         ToolchainError: NNCF refuses the graph.
     """
@@ -124,7 +124,7 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
     is not changed.
 
     Raises:
-        ModelError: the module cannot be traced.
+        ModelError: the module cannot be traced, or ``step.split`` names a layer that is not depthwise.
         DataError: there is no calibration picture, or one does not fit ``example``.
         ToolchainError: NNCF refuses the graph.
     """
@@ -136,6 +136,8 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
         equalize(graph)
     levelled = level_channels(graph, source, strength=step.level)
     parts = split_channels(graph, source, layers=step.split, symmetric=step.scheme != "affine")
+    if step.split:
+        report.line(f"quantize: {len({part.whole for part in parts})} layers cut into {len(parts)} parts")
     guard_flat_ranges(graph)
     quantizer = EdgeQuantizer(scheme=step.scheme, keep_float=step.keep_float, sums=step.sums)
     count = sum(1 for _ in source)

@@ -78,7 +78,8 @@ def quantize_qat(
     Straight-through estimator: Bengio et al., arXiv:1308.3432; scheme: Jacob et al., arXiv:1712.05877.
 
     Raises:
-        ModelError: the module cannot be traced with an open batch axis, or the loss is not finite.
+        ModelError: the module cannot be traced with an open batch axis, the loss is not finite, or ``step.split`` names
+            a layer that is not depthwise.
         DataError: there is no calibration picture, or one does not fit ``example``.
         ToolchainError: torchao refuses the graph.
     """
@@ -93,6 +94,8 @@ def quantize_qat(
     shape = picture_shape(example)
     seen = pictures(calibration, limit=samples, shape=shape)
     parts = split_channels(graph, seen, layers=step.split, symmetric=step.scheme != "affine")
+    if step.split:
+        report.line(f"quantize: {len({part.whole for part in parts})} layers cut into {len(parts)} parts")
     guard_flat_ranges(graph)
     hold_zeros(graph)
     with quiet(log):

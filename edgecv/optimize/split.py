@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from edgecv.errors import ModelError
 from edgecv.optimize.channels import is_depthwise, weight_of
-from edgecv.optimize.examples import Example, all_inputs
+from edgecv.optimize.examples import Example
 from edgecv.optimize.graph import (
     CONVOLUTIONS,
     fake,
@@ -30,8 +31,9 @@ from edgecv.optimize.graph import (
     groups_of,
     replace_argument,
     set_constant,
+    shape_of,
 )
-from edgecv.optimize.level import PICTURES
+from edgecv.optimize.level import run_through
 from edgecv.optimize.rules import CLAMPS, PADS
 from edgecv.optimize.switches import layer_name
 
@@ -88,15 +90,13 @@ class _Place:
     behind: tuple[tuple[Node, ...], ...]
 
 
-def find_splits(
-    graph: GraphModule, pictures: Iterable[Example], *, symmetric: bool, layers: Iterable[str] = ("*",)
-) -> dict[str, float]:
+def find_splits(graph: GraphModule, pictures: Iterable[Example], *, symmetric: bool) -> dict[str, float]:
     """The share of the noise of its input that a split takes from each depthwise layer, 0 to 1, by its module's name.
 
     ``graph`` is a float one. Layers that cannot be split, or gain too little by it, have no entry. ``symmetric`` is
-    the scheme of the scales, ``layers`` are globs of module names; ``pictures`` are `(1, C, H, W)`.
+    the scheme of the scales; ``pictures`` are `(1, C, H, W)`.
     """
-    places = _places(graph, tuple(layers))
+    places = _places(graph, _depthwise(graph))
     sizes = _measure(graph, {place.readers[0].args[0] for place in places}, pictures)
     gains: dict[str, float] = {}
     for place in places:
@@ -114,9 +114,12 @@ def split_channels(
     The network computes the same as before. Sizes of channels are those of the first
     `edgecv.optimize.level.PICTURES` of ``pictures``; the cuts are where they leave the least noise behind the
     convolutions. Layers that cannot be split, or would gain little, stay whole. Returns the layers' parts.
+
+    Raises:
+        ModelError: a glob of ``layers`` fits no depthwise convolution.
     """
     patterns = tuple(layers)
-    places = _places(graph, patterns) if patterns else ()
+    places = _places(graph, _named(_depthwise(graph), patterns)) if patterns else ()
     sizes = _measure(graph, {place.readers[0].args[0] for place in places}, pictures) if places else {}
     made: list[Part] = []
     for place in places:
@@ -127,31 +130,57 @@ def split_channels(
     return tuple(made)
 
 
-def _places(graph: GraphModule, patterns: tuple[str, ...]) -> tuple[_Place, ...]:
-    """Where the layers of ``patterns`` can be split, in the order of the graph."""
+def _depthwise(graph: GraphModule) -> list[Node]:
+    """The convolutions that give as many channels as they read, each from one."""
+    return [
+        node
+        for node in graph.graph.nodes
+        if is_depthwise(graph, node) and weight_of(graph, node).shape[0] == groups_of(node)
+    ]
+
+
+def _named(layers: list[Node], patterns: tuple[str, ...]) -> list[Node]:
+    """Those of ``layers`` that a glob fits."""
+    names = [_layer(node) for node in layers]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            known = f"the first are {', '.join(names[:8])}" if names else "there is none"
+            raise ModelError(f"split: {pattern!r} fits no depthwise layer; {known}")
+    fitting = zip(names, layers, strict=True)
+    return [node for name, node in fitting if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _places(graph: GraphModule, layers: Iterable[Node]) -> tuple[_Place, ...]:
+    """Where what the depthwise ``layers`` read can be split, in their order."""
     found: dict[Node, list[Node]] = {}
-    for node in graph.graph.nodes:
-        if not is_depthwise(graph, node) or weight_of(graph, node).shape[0] != groups_of(node):
-            continue
-        if any(fnmatchcase(_layer(node), pattern) for pattern in patterns) and _tail(graph, node) is not None:
-            found.setdefault(node.args[0], []).append(node)
+    for node in layers:
+        if _tail(node) is not None:
+            found.setdefault(node.args[0], []).append(node)  # type: ignore[arg-type]
     places = []
     for tensor, readers in found.items():
         front: list[Node] = []
         maker: Any = tensor
-        while maker.target in ALONG:
+        while _keeps_apart(maker):
             front.append(maker)
             maker = maker.args[0]
         if maker.target in CONVOLUTIONS and groups_of(maker) == 1 and _constant(maker):
-            behind = tuple(_tail(graph, reader) or () for reader in readers)
+            behind = tuple(_tail(reader) or () for reader in readers)
             places.append(_Place(maker, tuple(front[::-1]), tuple(readers), behind))
     return tuple(places)
 
 
-def _tail(graph: GraphModule, layer: Node) -> tuple[Node, ...] | None:
+def _keeps_apart(node: Node) -> bool:
+    """Whether ``node`` takes each channel for itself and leaves their number (a pad may add some)."""
+    if node.target not in ALONG:
+        return False
+    before, after = shape_of(node.args[0]), shape_of(node)
+    return before is not None and after is not None and before[1] == after[1]
+
+
+def _tail(layer: Node) -> tuple[Node, ...] | None:
     """The nodes behind ``layer`` that keep channels apart; None where not only mixing layers read what they give."""
     tail, last = [], layer
-    while len(last.users) == 1 and next(iter(last.users)).target in ALONG:
+    while len(last.users) == 1 and _keeps_apart(next(iter(last.users))):
         last = next(iter(last.users))
         tail.append(last)
     mixing = all(
@@ -174,11 +203,7 @@ def _layer(node: Node) -> str:
 def _measure(graph: GraphModule, tensors: Collection[Any], pictures: Iterable[Example]) -> dict[Node, Tensor]:
     """The smallest and the largest value of each channel of ``tensors``, with 0 among them: `(2, C)` float64."""
     probe = _Probe(graph, tensors)
-    with torch.no_grad():
-        for number, picture in enumerate(pictures):
-            if number == PICTURES:
-                break
-            probe.run(*all_inputs(picture))
+    run_through(probe, pictures)
     return probe.sizes
 
 

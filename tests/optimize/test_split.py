@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from edgecv.core.recipe import Quantize
+from edgecv.errors import ModelError
 from edgecv.optimize.capture import capture
 from edgecv.optimize.examples import pictures
 from edgecv.optimize.graph import groups_of
@@ -56,6 +57,19 @@ class WithSum(Uneven):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         made = self.act(self.make(image))
         return self.mix(self.act(self.each(made)) + made[:, :, 1:-1, 1:-1])
+
+
+class MoreChannels(Uneven):
+    """Behind the activation stand channels of 0 that no layer makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.make = nn.Conv2d(3, CHANNELS - 2, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        made = nn.functional.pad(self.act(self.make(image)), (0, 0, 0, 0, 1, 1))
+        found: torch.Tensor = self.mix(self.act(self.each(made)))
+        return found
 
 
 class Chained(nn.Module):
@@ -133,12 +147,17 @@ def test_what_others_read_is_kept_whole() -> None:
 
 @pytest.mark.parametrize(
     ("module", "layers"),
-    [(WithSum(), ("*",)), (Uneven(nn.Tanh()), ("*",)), (Uneven(), ("mix",)), (Uneven(), ())],
-    ids=["sum behind", "not made of such", "not depthwise", "not named"],
+    [(WithSum(), ("*",)), (Uneven(nn.Tanh()), ("*",)), (MoreChannels(), ("*",)), (Uneven(), ())],
+    ids=["sum behind", "not made of such", "a pad adds channels", "not named"],
 )
 def test_other_layers_are_left_alone(module: nn.Module, layers: tuple[str, ...]) -> None:
     graph, parts = split(module, layers)
     assert (parts, targets(graph).count("cat")) == ((), 0)
+
+
+def test_a_name_that_fits_no_depthwise_layer_is_refused() -> None:
+    with pytest.raises(ModelError, match="split: 'mix' fits no depthwise layer; the first are each"):
+        split(Uneven(), ("each", "mix"))
 
 
 def test_channels_of_one_size_are_not_split() -> None:
