@@ -79,6 +79,25 @@ class Context:
             )
         return SubsetReader(reader, rest)
 
+    def unlabelled(self) -> LabelledReader | None:
+        """The recipe's pictures without labels, but none of its evaluation and validation sets.
+
+        Raises:
+            DataError: no picture is left.
+        """
+        data = self.plan.recipe.data
+        if data.unlabelled is None:
+            return None
+        reader = self.reader(data.unlabelled)
+        judges = [self.reader(spec) for spec in (data.eval, data.validation) if spec is not None]
+        rest = spare(reader, set().union(*(hashes(judge) for judge in judges)))
+        if not rest:
+            raise DataError(
+                f"all {len(reader)} pictures of data.unlabelled are in data.eval or data.validation, by which the "
+                "network is judged. Name other pictures, or remove data.unlabelled."
+            )
+        return SubsetReader(reader, rest)
+
     def pictures(self, spec: DataSpec) -> LabelledReader:
         """A data set of the recipe, its pictures whole: what the task metric is taken on."""
         if spec != self.plan.recipe.data.eval:

@@ -30,6 +30,7 @@ def gather(loaded: LoadedRecipe) -> Inputs:
         "eval": _data(recipe.data.eval, loaded),
         "train": _data(recipe.data.train, loaded) if recipe.data.train else "",
         "validation": _data(recipe.data.validation, loaded) if recipe.data.validation else "",
+        "unlabelled": _data(recipe.data.unlabelled, loaded) if recipe.data.unlabelled else "",
         "calibration": _calibration(loaded),
     }
     engines: dict[str, str] = {target.backend: backends.get(target.backend).version() for target in loaded.targets}

@@ -130,7 +130,8 @@ class Plan:
 class Inputs:
     """What the plan needs to know of the world: hashes of everything the recipe names.
 
-    ``prints`` has the keys source, weights, eval, train, validation and calibration ("" where there is none).
+    ``prints`` has the keys source, weights, eval, train, validation, unlabelled and calibration, "" where there is
+    none.
     """
 
     prints: dict[str, str]
@@ -261,8 +262,9 @@ class _Planner:
 
     @property
     def _training(self) -> dict[str, str]:
-        """The data of a step that trains; of a validation set the pictures of eval are left out."""
-        sets = ("train", "validation", "eval") if self._inputs.prints["validation"] else ("train",)
+        """The data of a step that trains; from sets beside the training set the pictures of eval are left out."""
+        beside = [name for name in ("validation", "unlabelled") if self._inputs.prints[name]]
+        sets = ("train", *beside, "eval") if beside else ("train",)
         return {name: self._inputs.prints[name] for name in sets}
 
     def _prune(self, step: Prune, seed: int, before: PlannedStep) -> PlannedStep:

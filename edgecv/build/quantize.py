@@ -232,7 +232,12 @@ def make_fit(progress: Progress, recipe: Recipe, step: Quantize, training: Train
         data.family, data.contract, truths_of(data.reader), teacher=training.teacher, distill=step.distill
     )
     train, validation = held_out(
-        data, share=HELD_OUT, seed=recipe.seed, batch_size=step.batch_size, augment=step.augment
+        data,
+        share=HELD_OUT,
+        seed=recipe.seed,
+        batch_size=step.batch_size,
+        augment=step.augment,
+        teaching=objective.distill.weight,
     )
     plan = TrainPlan(epochs=step.epochs, lr=step.lr, seed=recipe.seed, devices=training.devices, ema=step.ema)
 

@@ -116,11 +116,12 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     sparse = context.store.folder(step.inputs[0]) / SPARSE
     layers = json.loads(sparse.read_text(encoding="utf-8")) if sparse.is_file() else []
     reader = _train_reader(context, recipe)
+    data = _train_set(recipe, reader, context)
     with kept_sparse(module, layers):
         result = finetune(
             module,
             step=wanted,
-            data=_train_set(recipe, reader, context.validation()),
+            data=data,
             teacher=teacher,
             seed=recipe.seed,
             devices=_devices(context),
@@ -133,6 +134,8 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
     (folder / CHECKPOINT).unlink(missing_ok=True)
     effect: dict[str, Any] = {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
+    if teacher is not None and data.unlabelled is not None:
+        effect["unlabelled_pictures"] = len(data.unlabelled)
     if result.best_score is not None:
         effect[f"held_out_{result.score_name}"] = round(result.best_score, 6)
     return effect | {NOTES: data_notes(reader, "training data")}
@@ -165,7 +168,7 @@ def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     trains = wanted.method == "qat" or (wanted.repair == "full" and recipe.data.train is not None)
     if trains:
         training = Training(
-            _train_set(recipe, _train_reader(context, recipe), context.validation()),
+            _train_set(recipe, _train_reader(context, recipe), context),
             _rebuild(context, step.inputs[1], recipe)[0] if wanted.distill else None,
             _devices(context),
             context.store.work(step.key) / CHECKPOINT,
@@ -228,10 +231,12 @@ def _train_reader(context: Context, recipe: Recipe) -> LabelledReader:
     return context.reader(recipe.data.train)
 
 
-def _train_set(recipe: Recipe, reader: LabelledReader, validation: LabelledReader | None = None) -> TrainSet:
+def _train_set(recipe: Recipe, reader: LabelledReader, context: Context | None = None) -> TrainSet:
+    """What to train on; with a ``context`` also the recipe's sets beside its training set."""
     from edgecv.optimize.finetune import TrainSet
 
-    return TrainSet(reader, recipe.model.input, recipe.family, validation)
+    validation, unlabelled = (None, None) if context is None else (context.validation(), context.unlabelled())
+    return TrainSet(reader, recipe.model.input, recipe.family, validation, unlabelled)
 
 
 def _same(item: Any, step: PlannedStep) -> bool:

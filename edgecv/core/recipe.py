@@ -185,6 +185,13 @@ class Data:
             "the best epoch of a training chosen by them (default: pictures of train)"
         },
     )
+    unlabelled: DataSpec | None = field(
+        default=None,
+        metadata={
+            "description": "more pictures to train on, for which the teacher answers: one beside each picture of "
+            "train, in finetune and qat with distill above 0. Labels are not looked at"
+        },
+    )
     calibration: Union[str, CalibrationSpec, None] = field(
         default=None, metadata={"description": "name or path of a calibration manifest, or a selection"}
     )

@@ -46,7 +46,7 @@ class DetrGraph(Staged):
         if kind != "sine":
             raise ModelError(f"model.options.position_embedding_type is {kind!r}; only 'sine' goes to the engines")
         with torch.no_grad():
-            shape = self._features(torch.zeros(1, 3, *size)).shape
+            shape = self.features(torch.zeros(1, 3, *size)).shape
             places = self.model.position_embedding(shape=shape, device=torch.device("cpu"), dtype=torch.float32)  # type: ignore[operator]
         self.register_buffer("places", _rows(places).clone(), persistent=False)
 
@@ -55,12 +55,27 @@ class DetrGraph(Staged):
         return published_names(state)
 
     def forward(self, inputs: torch.Tensor, *, every: bool = False) -> Any:
+        return self.decoded(self.encoded(self.features(inputs)), every=every)
+
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The backbone's last map, `(N, C, h, w)`."""
+        found: torch.Tensor = _maps(self.model.backbone.model, inputs)[-1]  # type: ignore[union-attr]
+        return found
+
+    def encoded(self, features: torch.Tensor) -> torch.Tensor:
+        """The encoder's cells, `(N, h * w, D)`, from the backbone's map."""
         model: Any = self.model
         places: Any = self.places
-        memory = _rows(model.input_projection(self._features(inputs)))
+        memory = _rows(model.input_projection(features))
         for layer in model.encoder.layers:
             memory = layer(memory, None, spatial_position_embeddings=places)
-        asked = model.query_position_embeddings.weight.unsqueeze(0).repeat(len(inputs), 1, 1)
+        return memory
+
+    def decoded(self, memory: torch.Tensor, *, every: bool = False) -> Any:
+        """What the queries answer, from the encoder's cells."""
+        model: Any = self.model
+        places: Any = self.places
+        asked = model.query_position_embeddings.weight.unsqueeze(0).repeat(len(memory), 1, 1)
         found = torch.zeros_like(asked)
         stages = []
         for layer in model.decoder.layers:
@@ -72,10 +87,6 @@ class DetrGraph(Staged):
     def _answer(self, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = self.model.decoder.layernorm(found)  # type: ignore[operator, union-attr]
         return self.class_labels_classifier(found), self.bbox_predictor(found).sigmoid()
-
-    def _features(self, inputs: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _maps(self.model.backbone.model, inputs)[-1]  # type: ignore[union-attr]
-        return found
 
 
 class RtDetrGraph(Staged):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from edgecv.core.tensor import FloatArray
 from edgecv.errors import DataError
 from edgecv.optimize.augment import FlatMap, changed, mosaic
 
-__all__ = ["EpochBatches", "make_batches", "split_indices"]
+__all__ = ["EpochBatches", "Lessons", "make_batches", "split_indices"]
 
 
 @dataclass
@@ -107,6 +108,18 @@ class EpochBatches:
             if ahead is not None:
                 yield _stack(list(ahead))
 
+    def stream(self, epoch: int, count: int) -> Iterator[FloatArray]:
+        """Pictures `(C, H, W)` one by one, for the ``count`` steps of an epoch beside another set's samples.
+
+        Each epoch goes on where the one before ended, so that all pictures are seen before one comes again.
+        """
+        turn, order = -1, list[int]()
+        for place in range(epoch * count, (epoch + 1) * count):
+            if place // len(self) != turn:
+                turn = place // len(self)
+                order = self._order(turn)
+            yield self._sample(order[place % len(self)], turn)[0]
+
     def _drops(self, rest: int) -> bool:
         # Batch norm cannot train on one sample, so a training pass leaves a last single one out.
         return self.shuffle_seed is not None and rest == 1 and len(self) > self.batch_size
@@ -153,6 +166,35 @@ class EpochBatches:
             item = (inputs, _placed(sample.truth, picture_size(sample.image), self.contract))
             self.cache.keep(index, item)
         return item
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The batches of ``train``, each with as many pictures of ``extra`` behind its own, for which there are no truths.
+
+    Calling it with an epoch's number starts that pass.
+    """
+
+    train: EpochBatches
+    extra: EpochBatches | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches of one pass."""
+        return self.train.steps
+
+    def share(self, rank: int, world: int) -> Lessons:
+        """The part of process ``rank`` of ``world``; all parts have the same length."""
+        extra = None if self.extra is None else self.extra.share(rank, world)
+        return Lessons(self.train.share(rank, world), extra)
+
+    def __call__(self, epoch: int) -> Iterator[tuple[FloatArray, Any]]:
+        if self.extra is None:
+            yield from self.train(epoch)
+            return
+        more = self.extra.stream(epoch, len(self.train))
+        for inputs, truths in self.train(epoch):
+            yield np.stack([*inputs, *islice(more, len(inputs))]), truths
 
 
 def make_batches(

@@ -20,9 +20,10 @@ from edgecv.core.protocols import Reader
 from edgecv.core.recipe import FamilySpec, Finetune
 from edgecv.core.steps import Augment, AugmentName
 from edgecv.data.selection import truths_of
+from edgecv.errors import ModelError
 from edgecv.models.transformer_detectors import Staged
 from edgecv.models.two_stage_loss import is_two_stage, two_stage_loss
-from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
+from edgecv.optimize.batches import EpochBatches, Lessons, make_batches, split_indices
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.objectives import class_score, family_objective, train_objective
 from edgecv.optimize.training import TrainPlan, fit
@@ -39,12 +40,14 @@ class TrainSet:
     """What to train on: the samples, and how they become inputs and a loss.
 
     The best epoch is the best on ``validation``; without it, on a share of the samples that is held out of training.
+    For ``unlabelled`` pictures, whose truths are not looked at, a teacher answers.
     """
 
     reader: Reader
     contract: InputContract
     family: FamilySpec
     validation: Reader | None = None
+    unlabelled: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,18 @@ class FinetuneResult:
 
 
 def held_out(
-    data: TrainSet, *, share: float, seed: int, batch_size: int, augment: AugmentName | Augment = "none"
-) -> tuple[EpochBatches, EpochBatches]:
+    data: TrainSet,
+    *,
+    share: float,
+    seed: int,
+    batch_size: int,
+    augment: AugmentName | Augment = "none",
+    teaching: float = 0.0,
+) -> tuple[Lessons, EpochBatches]:
     """``(training, validation)`` batches; without a validation set, ``share`` of the training set is held out by class.
 
-    Embeddings learn from pairs: their training batches hold `OF_AN_IDENTITY` pictures of each identity in them.
+    Unlabelled pictures are among them where a teacher's share, ``teaching`` (0..1), is above 0. Embeddings learn from
+    pairs: their training batches hold `OF_AN_IDENTITY` pictures of each identity in them.
 
     The two never share a sample; the same ``seed`` gives the same split in every step of a recipe.
 
@@ -92,7 +102,10 @@ def held_out(
     )
     if FAMILY_KINDS[data.family.kind].compares and isinstance(truths[0], (int, np.integer)):
         train = train.by_class([truths[index] for index in rest], OF_AN_IDENTITY)
-    return train, make_batches(judged, data.contract, batch_size=batch_size, indices=held)
+    extra = None
+    if data.unlabelled is not None and teaching > 0:
+        extra = make_batches(data.unlabelled, data.contract, batch_size=batch_size, shuffle_seed=seed, augment=augment)
+    return Lessons(train, extra), make_batches(judged, data.contract, batch_size=batch_size, indices=held)
 
 
 def finetune(
@@ -109,10 +122,12 @@ def finetune(
     """Train ``module`` in place as ``step`` says and keep its best epoch.
 
     ``teacher`` (the original network) is needed where ``step.distill`` > 0. Families without a loss, and sets
-    without labels, learn from it alone. ``checkpoint`` is a file from which an interrupted run goes on.
+    without labels, learn from it alone; for unlabelled pictures only it answers. ``checkpoint`` is a file from which
+    an interrupted run goes on.
 
     Raises:
-        ModelError: the loss is not finite, or there is nothing to learn from (neither labels nor a teacher).
+        ModelError: the loss is not finite, there is nothing to learn from (neither labels nor a teacher), or there are
+            unlabelled pictures for a two-stage network.
         DataError: the training set is too small to hold samples out.
     """
     objective = train_objective(
@@ -126,8 +141,15 @@ def finetune(
         staged=isinstance(module, Staged),
     )
     train, validation = held_out(
-        data, share=step.validation, seed=seed, batch_size=step.batch_size, augment=step.augment
+        data,
+        share=step.validation,
+        seed=seed,
+        batch_size=step.batch_size,
+        augment=step.augment,
+        teaching=objective.distill.weight,
     )
+    if train.extra is not None and is_two_stage(module):
+        raise ModelError("a two-stage network takes one picture at a time; remove data.unlabelled")
     # Convolutions are about twice as fast on a CPU, and with half precision on a GPU, with the channels last.
     for network in (module, teacher):
         if network is not None:

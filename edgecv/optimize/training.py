@@ -18,11 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.protocols import Batches
 from edgecv.errors import ModelError, UsageError
-from edgecv.optimize.batches import EpochBatches
+from edgecv.optimize.batches import EpochBatches, Lessons
 from edgecv.optimize.checkpoint import EpochFigures, TrainState, read_checkpoint, write_checkpoint
 from edgecv.optimize.distill import first_tensor, mixed_loss
 from edgecv.optimize.ema import WeightAverage, average_of
@@ -111,7 +112,7 @@ def top1_score(outputs: Any, truths: Any) -> float:
 def fit(
     module: nn.Module,
     *,
-    train: EpochBatches,
+    train: EpochBatches | Lessons,
     validation: Batches | None,
     objective: Objective,
     plan: TrainPlan,
@@ -124,11 +125,12 @@ def fit(
     The best epoch is the one with the highest score on ``validation`` (of equals, the lowest loss there);
     without a validation part it is the last. ``checkpoint`` is a file that is written after every
     epoch and from which an interrupted run of the same plan goes on; the caller removes it when the
-    result is stored. Under torchrun or Slurm all processes train together (data parallel).
+    result is stored. Under torchrun or Slurm all processes train together (data parallel). For the extra pictures
+    of `Lessons` only the teacher answers.
 
     Raises:
-        ModelError: the loss is not finite; there is neither a loss nor a teacher; a name in ``distill.features``
-            fits no module of both networks.
+        ModelError: the loss is not finite; there is neither a loss nor a teacher, or none for unlabelled pictures; a
+            name in ``distill.features`` fits no module of both networks.
         UsageError: more devices are asked for than were launched, or the accelerator is not there.
     """
     if not objective.labels and (objective.teacher is None or objective.distill.weight != 1.0):
@@ -137,10 +139,13 @@ def fit(
             f"{'no' if objective.teacher is None else 'a'} teacher; without labels give the original network and "
             "distill: 1.0"
         )
+    lessons = train if isinstance(train, Lessons) else Lessons(train)
+    if lessons.extra is not None and (objective.teacher is None or objective.distill.weight == 0):
+        raise ModelError("there are unlabelled pictures and no teacher to answer for them; set distill above 0")
     with _reproducible(), tap_features(objective.teacher, module, objective.distill) as features:
         session = _Session(
             module=module,
-            train=train,
+            lessons=lessons,
             validation=validation,
             objective=objective,
             plan=plan,
@@ -156,7 +161,7 @@ def fit(
 @dataclass(frozen=True)
 class _Session:
     module: nn.Module
-    train: EpochBatches
+    lessons: Lessons
     validation: Batches | None
     objective: Objective
     plan: TrainPlan
@@ -176,20 +181,20 @@ def _run(session: _Session) -> FitResult:
     session.hooks.set_mode(module, True)
     optimizer = _optimizer(module, plan)
     wrapped, optimizer = fabric.setup(module, optimizer)
-    train = session.train.share(fabric.global_rank, fabric.world_size)
-    identity = f"{plan} {train.steps} {fabric.world_size}"
+    lessons = session.lessons.share(fabric.global_rank, fabric.world_size)
+    identity = f"{plan} {lessons.steps} {fabric.world_size} {len(lessons.extra or ())}"
     average = average_of(module, decay=plan.ema)
     state = read_checkpoint(session.checkpoint, module=module, optimizer=optimizer, identity=identity, average=average)
     teacher = session.objective.teacher
     if teacher is not None:
         teacher.eval().to(fabric.device)
-    total = plan.epochs * train.steps
+    total = plan.epochs * lessons.steps
     with session.progress.task("train", total) as task:
-        task.advance(state.epochs_done * train.steps)
+        task.advance(state.epochs_done * lessons.steps)
         while state.epochs_done < plan.epochs and not _is_over(state, plan.patience):
             epoch = state.epochs_done
             learner = _Learner(wrapped, optimizer, average)
-            loss = _train_epoch(session, fabric, learner, train, epoch, task)
+            loss = _train_epoch(session, fabric, learner, lessons, epoch, task)
             _agree_on_buffers(module, average, fabric)
             with nullcontext() if average is None else average.applied(module):
                 figures = _validate(session, fabric, epoch, loss)
@@ -238,9 +243,7 @@ class _Learner:
     average: WeightAverage | None
 
 
-def _train_epoch(
-    session: _Session, fabric: Any, learner: _Learner, train: EpochBatches, epoch: int, task: Any
-) -> float:
+def _train_epoch(session: _Session, fabric: Any, learner: _Learner, lessons: Lessons, epoch: int, task: Any) -> float:
     """One pass; gives the mean loss of a sample."""
     plan, hooks, optimizer = session.plan, session.hooks, learner.optimizer
     torch.manual_seed(plan.seed * 1_000_003 + epoch * 1009 + fabric.global_rank)
@@ -248,8 +251,8 @@ def _train_epoch(
     if hooks.on_epoch_start is not None:
         hooks.on_epoch_start(session.module, epoch)
     total, samples = 0.0, 0
-    for index, (arrays, truths) in enumerate(train(epoch)):
-        rate = learning_rate(epoch * train.steps + index, total=plan.epochs * train.steps, plan=plan)
+    for index, (arrays, truths) in enumerate(lessons(epoch)):
+        rate = learning_rate(epoch * lessons.steps + index, total=plan.epochs * lessons.steps, plan=plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
         inputs, targets = _tensors(arrays, truths, fabric.device)
@@ -281,7 +284,8 @@ def _loss(session: _Session, fabric: Any, network: Any, targets: Any, inputs: to
     weight, outputs = objective.distill.weight, stages[-1]
     task_loss = None
     if weight < 1.0 or objective.teacher is None:
-        task_loss = torch.stack([objective.loss(stage, targets) for stage in stages]).sum()
+        labelled = stages if len(targets) == len(inputs) else [_first(stage, len(targets)) for stage in stages]
+        task_loss = torch.stack([objective.loss(stage, targets) for stage in labelled]).sum()
     if objective.teacher is None or weight == 0.0:
         assert task_loss is not None
         return task_loss
@@ -289,6 +293,11 @@ def _loss(session: _Session, fabric: Any, network: Any, targets: Any, inputs: to
         teacher = objective.teacher(inputs)
     loss = mixed_loss(task_loss, objective.compare(outputs, teacher), weight=weight)
     return loss if features is None else loss + weight * features.loss()
+
+
+def _first(outputs: Any, count: int) -> Any:
+    """The outputs for the first ``count`` pictures of a batch."""
+    return tree_map(lambda tensor: tensor[:count], outputs)
 
 
 def _agree_on_buffers(module: nn.Module, average: WeightAverage | None, fabric: Any) -> None:

@@ -86,7 +86,7 @@ def resolve_paths(plain: dict[str, Any], *, base: Path, env: Mapping[str, str]) 
     data = plain.get("data")
     if isinstance(data, dict):
         data = {**data}
-        for name in ("eval", "train", "validation"):
+        for name in ("eval", "train", "validation", "unlabelled"):
             if isinstance(data.get(name), dict):
                 data[name] = _resolve_data(data[name], ("data", name), base=base, env=env, found=found)
         calibration = data.get("calibration")

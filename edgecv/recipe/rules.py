@@ -26,7 +26,7 @@ from edgecv.core.recipe import (
     Step,
     Weights,
 )
-from edgecv.recipe.rules_training import needs_training, reads_labels, trained_problems
+from edgecv.recipe.rules_training import is_taught, needs_training, reads_labels, trained_problems
 from edgecv.recipe.typed import Found, did_you_mean, part, shown
 from edgecv.recipe.yaml_lines import KeyPath
 
@@ -118,7 +118,7 @@ def _accuracy_bounds(budget: dict[str, Any], facts: FamilyFacts | None) -> Itera
 
 
 def _data(data: dict[str, Any], family: dict[str, Any], steps: Any) -> Iterator[Found]:
-    sets = ("eval", "train", "validation")
+    sets = ("eval", "train", "validation", "unlabelled")
     places: list[tuple[KeyPath, Any]] = [(("data", name), data.get(name)) for name in sets]
     calibration = _mapping(data.get("calibration"))
     places.append((("data", "calibration", "source"), calibration.get("source")))
@@ -129,6 +129,10 @@ def _data(data: dict[str, Any], family: dict[str, Any], steps: Any) -> Iterator[
             yield from _data_fits(spec, where, family, steps)
     if data.get("validation") is not None and data["validation"] == data.get("eval"):
         yield ("data", "validation"), "is the evaluation set; what is chosen by its pictures cannot be proven on them"
+    known = [step for _, step in typed_steps(steps)]
+    if data.get("unlabelled") is not None and known and not any(is_taught(step) for step in known):
+        problem = "is never looked at: only a teacher answers for it. Give a finetune or qat step distill above 0"
+        yield ("data", "unlabelled"), problem
     source = part(DataSpec, calibration.get("source"))
     if source is not None and calibration.get("select") == "stratified" and not DATA_KINDS[source.kind].classes:
         problem = f"is stratified, and kind {source.kind} has no classes to pick by; use random or k-center"
@@ -163,7 +167,7 @@ def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Fou
     if contract is None or contract.resize != "stretch" or min(contract.size) < 1:
         return
     height, width = contract.size
-    places = [("eval",), ("train",), ("validation",), ("calibration", "source")]
+    places = [("eval",), ("train",), ("validation",), ("unlabelled",), ("calibration", "source")]
     for place in places:
         value: Any = data
         for key in place:
@@ -178,8 +182,8 @@ def _crops(data: dict[str, Any], contract: InputContract | None) -> Iterator[Fou
 
 
 def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: Any) -> Iterator[Found]:
-    """Whether the data have the truths that are needed: those of the family's metric; calibration needs none, and
-    neither does training that only looks at the teacher."""
+    """Whether the data have the truths that are needed: those of the family's metric; calibration and pictures for
+    a teacher need none, and neither does training that only looks at the teacher."""
     facts = family_facts(family.get("kind"))
     if facts is None or not facts.data:
         return
@@ -189,7 +193,7 @@ def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: An
         labels = [step for _, step in typed_steps(steps) if reads_labels(step, family)]
         allowed = allowed if labels else (*allowed, *bare)
         hint = "; pictures without labels do where every step that trains has distill: 1.0" if labels else ""
-    elif where[1] == "calibration":
+    elif where[1] in ("calibration", "unlabelled"):
         allowed = (*allowed, *bare)
     if spec.kind not in allowed:
         yield (

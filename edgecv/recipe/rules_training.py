@@ -9,7 +9,7 @@ from edgecv.core.kinds import family_facts
 from edgecv.core.recipe import Distill, Finetune, Fit, Prune, Quantize, Step
 from edgecv.core.steps import Augment, augment_of
 
-__all__ = ["needs_training", "reads_labels", "trained_problems"]
+__all__ = ["is_taught", "needs_training", "reads_labels", "trained_problems"]
 
 
 def needs_training(step: Step) -> str:
@@ -33,6 +33,14 @@ def reads_labels(step: Step, family: dict[str, Any]) -> bool:
         return False
     mends = isinstance(step, Quantize) and step.method == "ptq" and step.repair == "full"
     return (mends or bool(needs_training(step))) and _has_loss(step, family) and _teaching(step) < 1
+
+
+def is_taught(step: Step) -> bool:
+    """Whether a step trains, or may train, with a teacher."""
+    if not isinstance(step, Finetune | Quantize):
+        return False
+    may = bool(needs_training(step)) or (isinstance(step, Quantize) and step.repair == "full")
+    return may and _teaching(step) > 0
 
 
 def _has_loss(step: Finetune | Quantize, family: dict[str, Any]) -> bool:

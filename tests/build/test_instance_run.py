@@ -42,6 +42,7 @@ data:
   eval: {{kind: coco-masks, path: things.json, root: pictures, only: "eval*"}}
   calibration: {{source: {{kind: coco-masks, path: things.json, root: pictures, only: "train*"}}, samples: 16,
     select: random}}
+  unlabelled: {{kind: images, path: pictures}}
 steps:
   - prune: {{importance: taylor, ratio: 0.05, round_to: 2}}
   - finetune: {{epochs: 2, lr: 1.0e-3, batch_size: 8, distill: 0.3, augment: crop-flip, validation: 0.1}}
@@ -105,6 +106,8 @@ def test_a_network_with_masks_goes_through_every_step(things: Run) -> None:
     assert code == 0, report.outcome
     effects = [step.effect for step in report.steps if step.kind == "prune"]
     assert float(effects[0]["macs_after"]) < float(effects[0]["macs_before"])
+    (tuned,) = [step.effect for step in report.steps if step.kind == "finetune"]
+    assert tuned["unlabelled_pictures"] == 24  # all 40 but those of the evaluation set
     for target in ENGINES:
         figures = figures_of(report, target, "optimized")
         assert figures.accuracy is not None

@@ -31,7 +31,7 @@ family: {{kind: classification, labels: [zero, one, two, three, four, five, six,
 data:
   eval: {{kind: sklearn-digits, split: test}}
 {data}
-steps: [{{quantize: {{method: ptq, repair: ptq}}}}]
+steps: [{{quantize: {{method: ptq, repair: {repair}}}}}]
 targets: [host-onnxruntime]
 budgets: {{accuracy: {{metric: top1, max_drop: 0.03}}}}
 """
@@ -40,7 +40,8 @@ SAME = "  calibration: {source: {kind: sklearn-digits, split: train, limit: 200}
 
 
 def context(folder: Path, data: str) -> Context:
-    (folder / "held.yaml").write_text(RECIPE.format(data=data))
+    repair = "full" if "unlabelled" in data else "ptq"
+    (folder / "held.yaml").write_text(RECIPE.format(data=data, repair=repair))
     loaded = load_recipe(folder / "held.yaml")
     plan = make_plan(loaded, inputs=gather(loaded))
     return Context(plan, Store(folder / "store"), SilentProgress(), folder / "log", Hardware())
@@ -118,6 +119,33 @@ def test_a_validation_set_of_evaluated_pictures_alone_is_refused(tmp_path: Path)
     made = context(tmp_path, TRAIN + SAME + "  validation: {kind: sklearn-digits, split: test, limit: 500}\n")
     with pytest.raises(DataError, match=r"has 500 pictures, and 0 of them .* Name other pictures, or remove"):
         made.validation()
+
+
+TAUGHT = "  unlabelled: {kind: sklearn-digits}\n"
+
+
+def test_pictures_without_labels_are_none_that_prove_or_choose_anything(tmp_path: Path) -> None:
+    made = context(tmp_path, TRAIN + SAME + TAUGHT + "  validation: {kind: sklearn-digits, split: train, limit: 100}\n")
+    unlabelled, validation = made.unlabelled(), made.validation()
+    assert unlabelled is not None
+    assert validation is not None
+    evaluated = made.reader(made.plan.recipe.data.eval)
+    assert not hashes(unlabelled) & (hashes(evaluated) | hashes(validation))
+    assert len(unlabelled) > 1000
+
+
+def test_evaluated_pictures_alone_are_no_lesson(tmp_path: Path) -> None:
+    made = context(tmp_path, TRAIN + SAME + TAUGHT.replace("digits}", "digits, split: test}"))
+    with pytest.raises(DataError, match=r"pictures of data.unlabelled are in data.eval or data.validation"):
+        made.unlabelled()
+
+
+def test_a_training_is_done_anew_for_other_pictures_without_labels(tmp_path: Path) -> None:
+    tuned = [
+        next(step for step in context(tmp_path, TRAIN + SAME + more).plan.steps if step.kind == "quantize")
+        for more in ("", TAUGHT, TAUGHT.replace("digits}", "digits, limit: 100}"))
+    ]
+    assert len({step.key for step in tuned}) == 3
 
 
 def test_a_validation_set_that_calibration_uses_up_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from edgecv.core.protocols import Sample
 from edgecv.core.results import DetectionTruth
 from edgecv.errors import DataError
-from edgecv.optimize.batches import EpochBatches, make_batches, split_indices
+from edgecv.optimize.batches import EpochBatches, Lessons, make_batches, split_indices
 from edgecv.vision.image import preprocess
 
 from .tiny_reader import CONTRACT, TinyReader
@@ -156,6 +156,26 @@ def test_batches_hold_several_samples_of_a_class() -> None:
 def test_fixed_repeats_one_epoch() -> None:
     start = make(10, shuffle_seed=1).fixed(2)
     assert np.array_equal(next(start())[0], next(start())[0])
+
+
+def test_pictures_without_truths_come_behind_each_batch_and_all_before_one_comes_again() -> None:
+    reader = TinyReader(7)
+    extra = make_batches(reader, CONTRACT, batch_size=4, shuffle_seed=3, cache_mb=0)
+    lessons = Lessons(make(10), extra)
+    parts = [part for epoch in range(2) for part in lessons(epoch)]
+    assert [(len(inputs), len(truths)) for inputs, truths in parts] == [(8, 4), (8, 4), (4, 2)] * 2
+    assert np.array_equal(np.concatenate([inputs[: len(truths)] for inputs, truths in parts[:3]]), inputs_of(make(10)))
+    assert sorted(reader.reads[:7]) == sorted(reader.reads[7:14]) == list(range(7))
+    assert len(reader.reads) == 20
+    assert Lessons(make(10)).steps == lessons.steps == 3
+
+
+def test_every_process_has_its_own_pictures_without_truths() -> None:
+    readers = [TinyReader(8), TinyReader(8)]
+    for rank, reader in enumerate(readers):
+        extra = make_batches(reader, CONTRACT, batch_size=4, shuffle_seed=3)
+        list(Lessons(make(8, shuffle_seed=0), extra).share(rank, 2)(0))
+    assert set(readers[0].reads).isdisjoint(readers[1].reads)
 
 
 def test_no_samples() -> None:

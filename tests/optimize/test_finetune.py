@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,32 @@ import pytest
 import torch
 from torch import nn
 
+from edgecv.core.protocols import Sample
 from edgecv.core.recipe import Distill, FamilySpec, Finetune
 from edgecv.errors import DataError, ModelError
+from edgecv.models.two_stage import TwoStage
+from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import FinetuneResult, TrainSet, class_score, family_objective, finetune, held_out
 
 from .tiny_reader import CONTRACT, FAMILY, TinyReader, tiny_net
 
 STEP = Finetune(epochs=5, lr=0.02, batch_size=16, validation=0.2)
+
+
+class OnlyClass(TinyReader):
+    """The pictures of one class of another reader."""
+
+    def __init__(self, reader: TinyReader, wanted: int) -> None:
+        super().__init__(reader.count // 3)
+        self.wanted = wanted
+
+    @property
+    def truths(self) -> Sequence[int]:
+        return [self.wanted] * self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        return super().__getitem__(index * 3 + self.wanted)
 
 
 def run(step: Finetune = STEP, *, reader: TinyReader | None = None, **options: Any) -> FinetuneResult:
@@ -37,17 +56,17 @@ def test_it_learns_and_judges_on_the_held_out_share() -> None:
 def test_training_never_sees_a_held_out_sample_and_the_split_is_fixed() -> None:
     data = TrainSet(TinyReader(90), CONTRACT, FAMILY)
     train, validation = held_out(data, share=0.2, seed=3, batch_size=8)
-    assert set(train.indices).isdisjoint(validation.indices)
-    assert len(train.indices) + len(validation.indices) == 90
+    assert set(train.train.indices).isdisjoint(validation.indices)
+    assert len(train.train.indices) + len(validation.indices) == 90
     assert held_out(data, share=0.2, seed=3, batch_size=8)[1].indices == validation.indices
-    assert train.shuffle_seed == 3
+    assert train.train.shuffle_seed == 3
     assert validation.shuffle_seed is None
 
 
 def test_a_validation_set_judges_and_nothing_is_held_out() -> None:
     data = TrainSet(TinyReader(90), CONTRACT, FAMILY, TinyReader(30))
     train, validation = held_out(data, share=0.2, seed=3, batch_size=8)
-    assert sorted(train.indices) == list(range(90))
+    assert sorted(train.train.indices) == list(range(90))
     assert list(validation.indices) == list(range(30))
     assert validation.reader is data.validation
 
@@ -68,6 +87,34 @@ def test_a_teacher_is_needed_for_distillation() -> None:
     with pytest.raises(ModelError, match=r"distill is 0\.5 and there is no teacher"):
         run(step)
     assert run(step, teacher=tiny_net(seed=1)).epochs_run == 1
+
+
+def test_a_teacher_teaches_by_pictures_without_labels_what_the_training_set_does_not_show() -> None:
+    teacher = run().module
+    shown = OnlyClass(TinyReader(90), 0)
+    step = Finetune(epochs=8, lr=0.02, batch_size=16, validation=0.2, distill=Distill(weight=0.9, temperature=2.0))
+    right = []
+    for unlabelled in (None, TinyReader(60)):
+        data = TrainSet(shown, CONTRACT, FAMILY, unlabelled=unlabelled)
+        module = finetune(tiny_net(seed=3), step=step, data=data, teacher=teacher, devices=Devices("cpu")).module
+        batch, truths = next(iter(make_batches(TinyReader(90), CONTRACT, batch_size=90)(0)))
+        right.append(float((module(torch.from_numpy(batch)).argmax(dim=1).numpy() == truths).mean()))
+    assert right[0] < 0.6
+    assert right[1] > 0.9
+
+
+def test_pictures_without_labels_need_a_teacher_that_counts_and_more_than_one_picture_at_a_time() -> None:
+    data = TrainSet(TinyReader(60), CONTRACT, FAMILY, unlabelled=TinyReader(60))
+    assert held_out(data, share=0.2, seed=0, batch_size=8)[0].extra is None
+    assert held_out(data, share=0.2, seed=0, batch_size=8, teaching=0.5)[0].extra is not None
+    with pytest.raises(ModelError, match=r"one picture at a time; remove data\.unlabelled"):
+        finetune(
+            TwoStage.__new__(TwoStage),
+            step=Finetune(epochs=1, distill=1.0),
+            data=data,
+            teacher=tiny_net(),
+            devices=Devices("cpu"),
+        )
 
 
 def test_a_set_that_is_too_small() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from edgecv.core.recipe import Distill
 from edgecv.errors import ModelError, UsageError
-from edgecv.optimize.batches import make_batches
+from edgecv.optimize.batches import Lessons, make_batches
 from edgecv.optimize.fabric import Devices, launched_processes
 from edgecv.optimize.finetune import family_objective
 from edgecv.optimize.objectives import Objective
@@ -273,6 +273,34 @@ result = run(tiny_net())
 digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in result.module.state_dict().values()))
 print(json.dumps({"weights": digest.hexdigest(), "score": result.best_score}))
 """
+
+
+def test_pictures_without_truths_count_by_the_teacher_alone() -> None:
+    train = make_batches(TinyReader(60), CONTRACT, batch_size=16, shuffle_seed=0)
+    extra = make_batches(TinyReader(20), CONTRACT, batch_size=16, shuffle_seed=0)
+    counted: list[tuple[int, int]] = []
+
+    def loss(outputs: Any, truths: Any) -> torch.Tensor:
+        counted.append((len(outputs), len(truths)))
+        return nn.functional.cross_entropy(outputs, truths)
+
+    compared: list[int] = []
+
+    def match(student: Any, teacher: Any) -> torch.Tensor:
+        compared.append(len(student))
+        return nn.functional.mse_loss(student, teacher)
+
+    objective = Objective(loss, None, tiny_net(seed=1), Distill(weight=0.5), match)
+    plan = dataclasses.replace(PLAN, epochs=1)
+    run(tiny_net(), plan, train=Lessons(train, extra), objective=objective, validation=None)
+    assert counted == [(16, 16), (16, 16), (16, 16), (12, 12)]
+    assert compared == [32, 32, 32, 24]
+
+
+def test_pictures_without_truths_and_without_a_teacher() -> None:
+    extra = make_batches(TinyReader(20), CONTRACT, batch_size=16, shuffle_seed=0)
+    with pytest.raises(ModelError, match="no teacher to answer for them; set distill above 0"):
+        run(tiny_net(), train=Lessons(extra, extra))
 
 
 @pytest.mark.build

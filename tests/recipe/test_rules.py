@@ -73,6 +73,29 @@ def test_nothing_is_chosen_on_the_pictures_that_prove_it() -> None:
     assert broken_rules({"data": {"eval": spec, "validation": {**spec, "path": "y.json"}}}) == []
 
 
+def test_pictures_without_labels_need_a_step_that_a_teacher_watches() -> None:
+    digits = {"kind": "sklearn-digits"}
+    data = {"unlabelled": {"kind": "images", "path": "more"}, "train": digits, "calibration": {"source": digits}}
+    family = {"kind": "classification", "labels": ["a", "b"]}
+    given: dict[str, Any] = {"family": family, "data": data}
+    tuned = {"finetune": {"epochs": 2, "distill": 0.5}}
+    for steps in (
+        [tuned],
+        [{"quantize": {"method": "qat"}}],
+        [{"finetune": {"epochs": 1, "distill": {"weight": 0.2}}}],
+        [{"quantize": {"method": "ptq", "repair": "full"}}],
+    ):
+        assert broken_rules({**given, "steps": steps}) == []
+    for steps in ([{"finetune": {"epochs": 2}}], [{"quantize": {"method": "ptq"}}]):
+        ((where, message),) = broken_rules({**given, "steps": steps})
+        assert where == ("data", "unlabelled")
+        assert message.startswith("is never looked at")
+    crop = {"unlabelled": {**data["unlabelled"], "crop": 0.5}}
+    assert [where for where, _ in broken_rules({**given, "data": {**data, **crop}, "steps": [tuned]})] == [
+        ("data", "unlabelled", "crop")
+    ]
+
+
 DETECTION: dict[str, Any] = {
     "family": {"kind": "detection", "labels": ["a", "b"]},
     "data": {"eval": {"kind": "coco", "path": "x.json"}},

@@ -318,9 +318,10 @@ def test_nothing_reads_on_after_close_at_the_moment_of_a_reconnection() -> None:
         if armed.is_set() and threading.current_thread().name == "edgecv-camera":
             # The supervisor is making the next worker: close the camera in just this moment.
             armed.clear()
-            closers.append(threading.Thread(target=camera.close))
-            closers[0].start()
-            closers[0].join(0.2)
+            closer = threading.Thread(target=camera.close)
+            closer.start()
+            closers.append(closer)
+            closer.join(0.2)
         return time.monotonic()
 
     camera = camera_of(gone, endless, clock=clock, on_event=lambda kind, _: kind == "camera lost" and armed.set())

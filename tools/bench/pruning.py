@@ -28,7 +28,8 @@ import torch
 from torch import nn
 
 from edgecv.core.progress import PlainProgress
-from edgecv.core.recipe import Distill, Finetune, ModelSpec, Prune
+from edgecv.core.protocols import Reader
+from edgecv.core.recipe import DataSpec, Distill, Finetune, ModelSpec, Prune
 from edgecv.data.readers import open_reader
 from edgecv.models.load import load_model
 from edgecv.optimize.batches import make_batches
@@ -38,6 +39,9 @@ from edgecv.optimize.latency_probe import EngineProbe
 from edgecv.optimize.prune import PruneResult, count_macs, example_input, prune, taylor_batches
 from edgecv.optimize.prune_latency import LatencyGoal
 from edgecv.recipe.load import load_recipe
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from photo_pieces import Pieces
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPE = ROOT / "recipes" / "classification" / "cifar10-resnet20.yaml"
@@ -77,7 +81,13 @@ class Bench:
         assert self.recipe.data.train is not None
         train = open_reader(self.recipe.data.train, base=loaded.base, labels=labels, progress=self.progress)
         self.test = open_reader(self.recipe.data.eval, base=loaded.base, labels=labels, progress=self.progress)
-        self.train = TrainSet(train, self.contract, self.family)
+        more: Reader | None = None
+        if options.unlabelled:
+            photographs = DataSpec(kind="images", path=f"{os.environ['EDGECV_DATA']}/imagenet-samples")
+            more = Pieces(
+                open_reader(photographs, base=loaded.base, labels=(), progress=self.progress), options.unlabelled
+            )
+        self.train = TrainSet(train, self.contract, self.family, unlabelled=more)
         self.dense = load_model(model, family=self.family, base=loaded.base, cache=Path(tempfile.gettempdir()), seed=0)
         self.pictures = taylor_batches(self.train, samples=options.samples, seed=0)
         self.probe = EngineProbe(target, progress=self.progress)
@@ -153,6 +163,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the fine-tuning")
     parser.add_argument("--cache", type=Path, default=None, help="folder that keeps the latency table")
     parser.add_argument("--processes", type=int, default=2, help="networks that are tuned at a time")
+    parser.add_argument(
+        "--unlabelled", type=int, default=9000, help="pieces of photographs that the teacher answers for"
+    )
     parser.add_argument("--no-tuning", action="store_true", help="only the cuts and their times")
     return parser.parse_args()
 
