@@ -15,6 +15,7 @@ from edgecv.core.protocols import Graded, Parts, PartsMetric, Reader
 from edgecv.core.recipe import Recipe
 from edgecv.core.results import Detections
 from edgecv.errors import DataError
+from edgecv.families.box_parts import IOU_THRESHOLDS
 from edgecv.families.detection_metric import matches
 from edgecv.measure.accuracy import even_indices
 from edgecv.measure.gate import judge_drop, judge_parts
@@ -29,9 +30,14 @@ UNLIKE_PER_LOST = 5.0
 
 What int8 changes was mostly unsure: about as many answers become right as wrong. Measured where labels are at hand:
 ResNet-20 on CIFAR-10 with 8 and 6 bits for activations changes 2 and 8 % of its answers and loses 0 and 0.7 points of
-top-1; FastestDet on COCO with 8, 7 and 6 bits changes 3, 7 and 14 % and loses 0.2, 1.0 and 2.0 points of AP. SINet's
-classes overlap with those of float by 0.89 and, with some layers float, by 0.96; on other pictures that loses 6 and 0
-points of mIoU.
+top-1. SINet's classes overlap with those of float by 0.89 and, with some layers float, by 0.96; on other pictures that
+loses 6 and 0 points of mIoU.
+"""
+BOXES_UNLIKE_PER_LOST = 4.0
+"""The same for boxes that must be in their places (metric ap). On 150 made-up scenes with 6 and 5 bits for activations
+a YOLO has 2.0 and 5.5 % of its boxes elsewhere and loses 0.5 and 1.6 points of AP; SSD 0.9 and 6.2 %, 0.5 and 1.8; FCOS
+2.1 and 8.3 %, 0.3 and 2.2; RetinaNet 4.0 and 10.6 %, 0.5 and 1.9; RT-DETR 7.2 and 18.6 %, 2.5 and 7.7. At an IoU of 0.5
+alone none of them had more than 0.8 % elsewhere.
 """
 STRINGS_UNLIKE_PER_LOST = 2.0
 """The same for whole strings: a change of one letter spoils a right one and mends a wrong one seldom. LPRNet on plates
@@ -65,7 +71,7 @@ def make_judge(recipe: Recipe, pictures: JudgePictures, reference: Any) -> Calla
     Where the pictures have no labels, answers are held against the float network's: of detectors the sure objects
     (`SURE`) that both find, of other families how like the two are (`Graded`) or whether they agree (`Family.agree`).
     The float network has 1 by that, and `UNLIKE_PER_LOST` times the drop is allowed (of whole strings
-    `STRINGS_UNLIKE_PER_LOST`).
+    `STRINGS_UNLIKE_PER_LOST`, of boxes by metric ap `BOXES_UNLIKE_PER_LOST`).
 
     Raises:
         DataError: there is no picture, the truths do not fit the family, or there are none for a metric in dB.
@@ -95,26 +101,29 @@ def measure_words(recipe: Recipe, pictures: JudgePictures) -> str:
 
 
 def _unlike_per_lost(recipe: Recipe) -> float:
-    return STRINGS_UNLIKE_PER_LOST if metric_name(recipe) == "exact" else UNLIKE_PER_LOST
+    special = {"exact": STRINGS_UNLIKE_PER_LOST, "ap": BOXES_UNLIKE_PER_LOST}
+    return special.get(metric_name(recipe), UNLIKE_PER_LOST)
 
 
 def likeness(recipe: Recipe, one: Any, other: Any) -> float:
     """How like two answers to one picture are, 0..1; of two detections (decoded down to half of what is sure) the
     share of sure objects of either that the other has as well, be it with half the score.
 
-    Half the score will do, so that an object on the border of the threshold does not count as lost.
+    Half the score will do, so that an object on the border of the threshold does not count as lost. For metric ap,
+    which wants boxes in their places, the share is the mean over its IoU thresholds; for ap50 that at 0.5.
     """
     if isinstance(one, Graded):
         return one.likeness(other)
     if not isinstance(one, Detections) or not isinstance(other, Detections):
         return float(families.get(recipe.family.kind).agree(one, other))
     sure = max(SURE, recipe.family.score_threshold)
+    places = IOU_THRESHOLDS if metric_name(recipe) == "ap" else IOU_THRESHOLDS[:1]
     found = total = 0
     for mine, theirs in ((one, other), (other, one)):
         strong, weak = mine.scores >= sure, theirs.scores >= sure / 2
-        partners = matches(mine.boxes[strong], mine.class_ids[strong], theirs.boxes[weak], theirs.class_ids[weak])
-        found += int((partners >= 0).sum())
-        total += len(partners)
+        sought = mine.boxes[strong], mine.class_ids[strong], theirs.boxes[weak], theirs.class_ids[weak]
+        found += sum(int((matches(*sought, min_iou=float(place)) >= 0).sum()) for place in places)
+        total += len(sought[0]) * len(places)
     return found / total if total else 1.0
 
 

@@ -25,7 +25,7 @@ from edgecv.runtime.sources.synthetic import synthetic_source
 from edgecv.vision.image import Image
 
 _KEYS = ("root", "only", "truth", "ignore_index", "split", "file_column", "label_column", "crop")
-_WHAT = {"none": "test", "folder": "FOLDER", "file": "FILE", "pictures": "FOLDER"}
+_WHAT = {"none": "test", "folder": "FOLDER", "file": "FILE", "pictures": "FOLDER", "videos": "VIDEO"}
 _APART = 11  # frames of the synthetic camera between two pictures: about a third of a second
 _SIZE = "640x480"
 

@@ -60,6 +60,7 @@ DataKind = Literal[
     "coco",
     "coco-masks",
     "images",
+    "video-frames",
     "masks",
     "text",
     "pairs",
@@ -133,7 +134,7 @@ class DataFacts:
     that pictures can be picked evenly over the classes; ``split`` that ``split: train`` shows files otherwise.
     """
 
-    path: Literal["none", "folder", "file", "pictures"]
+    path: Literal["none", "folder", "file", "pictures", "videos"]
     what: str = ""
     root: bool = False
     only: bool = False
@@ -231,6 +232,7 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "coco": DataFacts("file", "the instances json", root=True, only=True),
     "coco-masks": DataFacts("file", "the instances json", root=True, only=True),
     "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True, classes=False),
+    "video-frames": DataFacts("videos", "a video, a folder of videos, or a glob", only=True, classes=False),
     "masks": DataFacts(
         "pictures", "a folder of pictures, or a glob", only=True, truth=True, ignore_index=True, classes=False
     ),

@@ -106,7 +106,8 @@ class FamilySpec:
 @dataclass(frozen=True)
 class DataSpec:
     """A data set: ``sklearn-digits`` (bundled), ``imagefolder`` (a folder a class), ``csv`` (file,label), ``coco``
-    (instances json with boxes) or ``images`` (a folder or glob of pictures without labels).
+    (instances json with boxes), ``images`` (a folder or glob of pictures without labels), ``video-frames`` (the same of
+    videos, one picture a second), or another kind of `edgecv.core.kinds.DATA_KINDS`.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from edgecv.core.recipe import DataSpec
@@ -66,12 +66,12 @@ def class_folders(root: Path) -> list[Path]:
     return folders
 
 
-def image_paths(folder: Path) -> list[Path]:
-    """Image files below ``folder``, at any depth, sorted."""
+def image_paths(folder: Path, extensions: Collection[str] = EXTENSIONS) -> list[Path]:
+    """Image files, or those with other ``extensions``, below ``folder``, at any depth, sorted."""
     found: list[str] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        images = (name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS)
+        images = (name for name in names if os.path.splitext(name)[1].lower() in extensions)
         found.extend(os.path.join(parent, name) for name in images if not name.startswith("."))
     return [Path(path) for path in sorted(found)]
 

@@ -100,6 +100,12 @@ def _icdar(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     return list_icdar(spec, base=base, labels=labels)
 
 
+def _frames(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.frames import list_frames
+
+    return list_frames(spec, base=base, labels=labels)
+
+
 _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "imagefolder": list_folder,
     "csv": list_csv,
@@ -109,6 +115,7 @@ _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "video-csv": _video_csv,
     "coco-masks": _coco_masks,
     "images": list_images,
+    "video-frames": _frames,
     "masks": _masks,
     "text": _text,
     "pairs": list_pairs,
@@ -227,6 +234,10 @@ def open_reader(
         from edgecv.data.video import open_videos
 
         return _clipped(open_videos(listing, limit=spec.limit, strict=spec.strict, progress=progress), clip)
+    if spec.kind == "video-frames":
+        from edgecv.data.frames import open_frames
+
+        return open_frames(listing, limit=spec.limit, strict=spec.strict, progress=progress)
     return _shown(open_files(listing, limit=spec.limit, strict=spec.strict, progress=progress), spec)
 
 
@@ -251,6 +262,10 @@ def open_subset(
     if opener is not None:
         return _clipped(opener(spec, labels=labels, only=wanted), clip)
     listing = list_files(spec, base=base, labels=labels)
+    if spec.kind == "video-frames":
+        from edgecv.data.frames import open_frames
+
+        return open_frames(listing, limit=None, strict=False, progress=progress, ids=wanted)
     entries = tuple(entry for entry in listing.entries if entry.id in wanted)
     if spec.kind in _VIDEOS:
         from edgecv.data.video import check_videos

@@ -15,7 +15,7 @@ from edgecv.core.recipe import DataSpec
 from edgecv.recipe.typed import Found, part
 from edgecv.recipe.yaml_lines import KeyPath
 
-Wanted = Literal["file", "folder", "pictures", "truth"]
+Wanted = Literal["file", "folder", "pictures", "videos", "truth"]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -42,26 +42,26 @@ def expand(text: str, *, base: Path, env: Mapping[str, str]) -> tuple[Path | Non
 def path_problem(text: str, path: Path, *, wanted: Wanted) -> str | None:
     """Why ``path`` (written as ``text``) is not the wanted existing file or folder.
 
-    ``pictures`` are a folder or a glob, ``truth`` a folder or a path with ``{stem}`` in it; what they match is only
-    looked at when it is used.
+    ``pictures`` are a folder or a glob, ``videos`` a file, a folder or a glob, ``truth`` a folder or a path with
+    ``{stem}`` in it; what they match is only looked at when it is used.
     """
     if wanted == "truth":
         if "{stem}" in text:
             path = Path(str(path).partition("{stem}")[0] + "_").parent
         wanted = "folder"
-    if wanted == "pictures":
-        if glob.has_magic(text):
-            return None
-        wanted = "folder"
+    if wanted in ("pictures", "videos") and glob.has_magic(text):
+        return None
+    wanted = "folder" if wanted == "pictures" else wanted
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, ValueError) as error:
         return f"is {text[:60]!r}, which cannot be a path here: {error}"
-    if (is_file and wanted == "file") or (is_folder and wanted == "folder"):
+    if (is_file and wanted in ("file", "videos")) or (is_folder and wanted in ("folder", "videos")):
         return None
     if is_file or is_folder:
         return f"is {text!r}, which is a {'file' if is_file else 'folder'}; a {wanted} is needed ({path})"
-    return f"is {text!r}; there is no such {wanted}: {path}"
+    what = "video or folder of videos" if wanted == "videos" else wanted
+    return f"is {text!r}; there is no such {what}: {path}"
 
 
 def resolve_paths(plain: dict[str, Any], *, base: Path, env: Mapping[str, str]) -> tuple[dict[str, Any], list[Found]]:

@@ -188,7 +188,7 @@ def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: An
     if facts is None or not facts.data:
         return
     allowed, hint = facts.data, ""
-    bare: tuple[DataKind, ...] = () if facts.clips else ("images",)
+    bare: tuple[DataKind, ...] = () if facts.clips else ("images", "video-frames")
     if where[1] == "train":
         labels = [step for _, step in typed_steps(steps) if reads_labels(step, family)]
         allowed = allowed if labels else (*allowed, *bare)

@@ -120,7 +120,17 @@ def found(*objects: tuple[float, float, int]) -> Detections:
     ],
 )
 def test_detections_are_alike_by_their_sure_objects(other: Detections, wanted: float) -> None:
-    assert likeness(OBJECTS, found((0, 0.8, 0), (50, 0.5, 1)), other) == pytest.approx(wanted)
+    coarse = replace(OBJECTS, budgets=Budgets(accuracy=AccuracyBudget("ap50", 0.01)))
+    assert likeness(coarse, found((0, 0.8, 0), (50, 0.5, 1)), other) == pytest.approx(wanted)
+
+
+def test_where_the_metric_wants_boxes_in_their_places_moved_boxes_are_less_alike() -> None:
+    one = found((0, 0.8, 0), (50, 0.5, 1))
+    assert likeness(OBJECTS, one, one) == 1
+    assert likeness(OBJECTS, one, found((0, 0.8, 0))) == pytest.approx(2 / 3)
+    # An overlap of 8 / 12 is one at the thresholds 0.5 to 0.65 alone.
+    assert likeness(OBJECTS, one, found((2, 0.8, 0), (50, 0.5, 1))) == pytest.approx((1 + 0.4) / 2)
+    assert likeness(OBJECTS, one, found((0.3, 0.8, 0), (50, 0.5, 1))) == pytest.approx((1 + 0.9) / 2)
 
 
 def test_two_empty_pictures_are_alike() -> None:
