@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from person_masks import person_masks
 from restoration_pairs import JUDGED_OF, SIDE, TRAINED, halves, middles
 
@@ -91,8 +92,14 @@ def _imported(path: Path, contract: InputContract) -> Callable[[], Any]:
     return make
 
 
-SPLIT = ("Conv_44", "Conv_59", "Conv_70", "Conv_85", "Conv_95", "Conv_116", "Conv_131", "Conv_187")
-"""Depthwise layers of YOLOX-nano whose input leaves the most noise in one scale."""
+RECIPES = Path(__file__).resolve().parent.parent.parent / "recipes"
+
+
+def shipped(recipe: str, key: str) -> Any:
+    """What ``key`` of its quantize step is in a recipe that comes with edgecv."""
+    steps = yaml.safe_load((RECIPES / recipe).read_text(encoding="utf-8"))["steps"]
+    (found,) = [step["quantize"][key] for step in steps if "quantize" in step]
+    return found
 
 
 def _detectors(data: Path) -> list[Case]:
@@ -119,7 +126,13 @@ def _detectors(data: Path) -> list[Case]:
     stretch = InputContract(size=(352, 352), color="bgr", interpolation="area")
     return [
         # As the recipe yolox-nano has it: the ladder stops at the first of these layers (0 to 2 points are lost then).
-        case("YOLOX-nano", "yolox_nano/yolox_nano.onnx", yolox, letterbox, split=SPLIT),
+        case(
+            "YOLOX-nano",
+            "yolox_nano/yolox_nano.onnx",
+            yolox,
+            letterbox,
+            split=shipped("detection/yolox-nano.yaml", "split"),
+        ),
         case("FastestDet", "fastestdet/FastestDet.onnx", fastestdet, stretch),
     ]
 
@@ -293,7 +306,7 @@ def _plates(data: Path) -> Case:
         paths[60:108],
         budget="exact",
         # As the recipe lprnet-plates has it: 48 plates without labels cannot tell the ladder of one in 300.
-        settings={"scheme": "affine", "keep_float": ["backbone.11.block.6", "container.0"]},
+        settings={"scheme": "affine", "keep_float": shipped("text/lprnet-plates.yaml", "keep_float")},
     )
 
 
