@@ -110,6 +110,7 @@ def test_a_pipeline_file_with_flags_over_it(tmp_path: Path, capsys: pytest.Captu
         (["nothing.json"], "cannot be read"),
         (["--camera", "synthetic:"], "give either detect"),
         (["nothing", "a.png"], "is no artifact"),
+        ([str(demo.artifact(HERE[0])), "drive.mp4"], "--camera drive.mp4"),
         (["--demo", "--sink", "video=a.gif"], "must end in .mp4"),
         (["--demo", "--track", "best"], "no tracker 'best'"),
     ],

@@ -174,6 +174,9 @@ def _pictures(options: argparse.Namespace) -> int:
         gallery = open_gallery(options.gallery, model) if options.gallery else None
         for name in names:
             clip = model.manifest.contract.clip
+            if clip is None and Path(name).suffix.lower() in VIDEOS:
+                how = f"edgecv run --model {folder} --camera {name}"
+                raise UsageError(f"{name} is a video, and here pictures are named; run it as a camera: {how}")
             image = _load(name, clip)
             if clip is not None:
                 check_clip(image, clip)
