@@ -51,12 +51,12 @@ class Seen:
 def look(backbone: Callable[[torch.Tensor], torch.Tensor], reader: Reader, contract: InputContract) -> Seen:
     """What the backbone makes of each picture, and of each as a mirror shows it."""
     maps, truths = [], list[DetectionTruth]()
-    for mirrored in (False, True):
-        for inputs, found in make_batches(reader, contract, batch_size=16)(0):
-            given = torch.from_numpy(inputs)
+    for inputs, found in make_batches(reader, contract, batch_size=16)(0):
+        given = torch.from_numpy(inputs)
+        for picture, seen in ((given, found), (given.flip(3), [_mirrored(truth, contract.size[1]) for truth in found])):
             with torch.no_grad():
-                maps.append(backbone(given.flip(3) if mirrored else given).half())
-            truths += [_mirrored(truth, contract.size[1]) for truth in found] if mirrored else found
+                maps.append(backbone(picture).half())
+            truths += seen
     return Seen(torch.cat(maps), tuple(truths))
 
 
