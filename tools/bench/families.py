@@ -4,9 +4,9 @@ Each row is a recipe that is run as `edgecv optimize` runs it. Unless ``--whole`
 make int8 (and ``fit``, without which an anomaly network knows nothing), with the repair ladder (``repair: ptq``) and
 this table's limit as budget: what is lost is then what int8 costs, not what pruning costs. Super-resolution alone is
 trained, as its recipe says. Recipes without data of their own run on made-up scenes; with EDGECV_TEST_DATA those on
-real pictures follow, and with ``--weights DIR`` detectors of other architectures (SSD, RetinaNet, FCOS, RT-DETR), which
-are trained on scenes where DIR has no weights of theirs (half an hour for all, on one core). What cannot be measured on
-a busy machine is said in its note. Absolute times belong to this machine.
+real pictures follow, and with ``--weights DIR`` detectors of other architectures (SSD, RetinaNet, FCOS, RT-DETR, DETR),
+which are trained on scenes where DIR has no weights of theirs (an hour and a half for all, on one core). What cannot be
+measured on a busy machine is said in its note. Absolute times belong to this machine.
 """
 
 from __future__ import annotations
