@@ -163,9 +163,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the fine-tuning")
     parser.add_argument("--cache", type=Path, default=None, help="folder that keeps the latency table")
     parser.add_argument("--processes", type=int, default=2, help="networks that are tuned at a time")
-    parser.add_argument(
-        "--unlabelled", type=int, default=9000, help="pieces of photographs that the teacher answers for"
-    )
+    parser.add_argument("--unlabelled", type=int, default=0, help="also so many pieces of photographs (no gain seen)")
     parser.add_argument("--no-tuning", action="store_true", help="only the cuts and their times")
     return parser.parse_args()
 
