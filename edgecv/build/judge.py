@@ -31,10 +31,10 @@ UNLIKE_PER_LOST = 5.0
 What int8 changes was mostly unsure: about as many answers become right as wrong. Measured where labels are at hand:
 ResNet-20 on CIFAR-10 with 8 and 6 bits for activations changes 2 and 8 % of its answers and loses 0 and 0.7 points of
 top-1. SINet's classes overlap with those of float by 0.89 and, with some layers float, by 0.96; on other pictures that
-loses 6 and 0 points of mIoU. Of boxes by metric ap, on 150 made-up scenes with 6 and 5 bits: a YOLO has 2.0 and 5.5 % of
-them elsewhere and loses 0.5 and 1.6 points of AP; SSD 0.9 and 6.2 %, 0.5 and 1.8; FCOS 2.1 and 8.3 %, 0.3 and 2.2;
-RetinaNet 4.0 and 10.6 %, 0.5 and 1.9; RT-DETR 7.2 and 18.6 %, 2.5 and 7.7; YOLOX on COCO about 4 % and 0.8. At an IoU of
-0.5 alone hardly any of the first four's were elsewhere.
+loses 6 and 0 points of mIoU. Of boxes by metric ap, on 150 made-up scenes with 6 and 5 bits: a YOLO has 2.0 and 5.5 %
+of them elsewhere and loses 0.5 and 1.6 points of AP; SSD 0.9 and 6.2 %, 0.5 and 1.8; FCOS 2.1 and 8.3 %, 0.3 and 2.2;
+RetinaNet 4.0 and 10.6 %, 0.5 and 1.9; RT-DETR 7.2 and 18.6 %, 2.5 and 7.7; YOLOX on COCO about 4 % and 0.8. At an IoU
+of 0.5 alone hardly any of the first four's were elsewhere.
 """
 STRINGS_UNLIKE_PER_LOST = 2.0
 """The same for whole strings: a change of one letter spoils a right one and mends a wrong one seldom. LPRNet on plates
