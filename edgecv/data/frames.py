@@ -26,30 +26,51 @@ from edgecv.vision.image import Image
 
 APART_S = 1.0
 """Seconds between two pictures of a video."""
+SAME_S = 0.001
+"""Times of the same frame differ by less."""
+NEAR = 64
+"""So many frames ahead are gone through; what lies farther off, or behind, is looked for by its number."""
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A picture of a video, by its number from 0; the id is the file's name, '#' and that number."""
+    """A picture of a video, by its number from 0 and its time; the id is the file's name, '#' and the number."""
 
     id: str
     path: Path
     number: int
+    time_s: float
     sha256: str
 
 
 @dataclass
 class _Player:
-    """A video that is open at the frame ``at``."""
+    """A video that is open in front of the frame ``at``."""
 
     capture: cv2.VideoCapture
     path: Path
     at: int = 0
 
+    def grab(self, frame: _Frame) -> bool:
+        """Go to ``frame``, by its number if it is not near; whether it is there."""
+        if not self.at <= frame.number <= self.at + NEAR:
+            self.at = frame.number + 1
+            self.capture.set(cv2.CAP_PROP_POS_FRAMES, frame.number)
+            # Some files do not say where their frames are: the time tells whether it is the right one.
+            return bool(self.capture.grab()) and abs(self._time_s() - frame.time_s) < SAME_S
+        while self.at <= frame.number:
+            self.at += 1
+            if not self.capture.grab():
+                return False
+        return True
+
+    def _time_s(self) -> float:
+        return float(self.capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+
 
 @dataclass
 class FramesReader:
-    """A `Reader` of frames; goes on in the video that it read last, and from its start for an earlier frame.
+    """A `Reader` of frames, which keeps the video open that it read last.
 
     Safe to use from several threads, which wait for one another.
     """
@@ -97,22 +118,29 @@ class FramesReader:
 
     def _read(self, frame: _Frame) -> Image:
         player = self._player
-        if player is None or player.path != frame.path or player.at > frame.number:
-            if player is not None:
-                player.capture.release()
-            try:
-                player = self._player = _Player(opened(str(frame.path), cv2.CAP_FFMPEG, "the video"), frame.path)
-            except CameraError as error:
-                raise DataError(f"{error}. It could be read when the data set was opened") from error
-        while player.at <= frame.number:
-            player.at += 1
-            if not player.capture.grab():
-                break
-        else:
-            done, image = player.capture.retrieve()
-            if done:
-                return np.asarray(image)
-        raise DataError(f"{frame.path}: frame {frame.number} was there when the data set was opened; do not change it")
+        if player is None or player.path != frame.path:
+            player = self._open(frame.path)
+        if not player.grab(frame):  # from the start, then, one frame after the other
+            player = self._open(frame.path)
+            while player.at < frame.number and player.capture.grab():
+                player.at += 1
+            if player.at < frame.number or not player.grab(frame):
+                raise DataError(
+                    f"{frame.path}: frame {frame.number} was there when the data set was opened; do not change it"
+                )
+        done, image = player.capture.retrieve()
+        if not done:
+            raise DataError(f"{frame.path}: frame {frame.number} cannot be decoded; remove the video or repair it")
+        return np.asarray(image)
+
+    def _open(self, path: Path) -> _Player:
+        if self._player is not None:
+            self._player.capture.release()
+        try:
+            self._player = _Player(opened(str(path), cv2.CAP_FFMPEG, "the video"), path)
+        except CameraError as error:
+            raise DataError(f"{error}. It could be read when the data set was opened") from error
+        return self._player
 
 
 def list_frames(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) -> Listing:
@@ -147,9 +175,10 @@ def open_frames(
             except ValueError as error:
                 skipped[entry.id] = str(error)
             else:
-                for number in _spread(facts.times_s or ()):
+                times = facts.times_s or ()
+                for number in _spread(times):
                     digest = hashlib.sha256(f"{facts.sha256} {number}".encode()).hexdigest()
-                    frames.append(_Frame(f"{entry.id}#{number}", entry.path, number, digest))
+                    frames.append(_Frame(f"{entry.id}#{number}", entry.path, number, times[number], digest))
             task.advance(1)
     if ids is not None:
         return FramesReader(tuple(frame for frame in frames if frame.id in ids), skipped)

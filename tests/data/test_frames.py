@@ -10,6 +10,7 @@ import pytest
 
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import DataSpec
+from edgecv.data import frames
 from edgecv.data.lint import lint_calibration
 from edgecv.data.readers import open_reader, open_subset, spec_fingerprint
 from edgecv.data.selection import pick
@@ -20,10 +21,10 @@ LEVEL = 8
 """Frame ``n`` is a gray of about ``n * LEVEL``."""
 
 
-def record(path: Path, *, frames: int = 25, fps: float = 5.0) -> Path:
+def record(path: Path, *, frames: int = 25, fps: float = 5.0, code: str = "MJPG") -> Path:
     """A video whose frames tell their numbers by their brightness."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (48, 32))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, (48, 32))
     assert writer.isOpened()
     for number in range(frames):
         writer.write(np.full((32, 48, 3), number * LEVEL, np.uint8))
@@ -63,6 +64,29 @@ def test_one_picture_a_second_of_each_video(drives: Path, given: DataSpec, wante
     reader = open_reader(given, base=drives, labels=["x"])
     assert list(reader.ids) == wanted
     assert list(reader.truths) == [None] * len(wanted)
+
+
+@pytest.mark.parametrize(("suffix", "code"), [("avi", "MJPG"), ("mp4", "mp4v")])
+@pytest.mark.parametrize("near", [0, 64])
+def test_far_frames_are_found_as_those_are_that_one_passes(
+    tmp_path: Path, suffix: str, code: str, near: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mp4v keeps the differences of frames, so that a wrong place shows."""
+    monkeypatch.setattr(frames, "NEAR", near)
+    path = record(tmp_path / f"long.{suffix}", frames=30, code=code)
+    for order in (range(6), (5, 0, 4, 1, 3, 2)):
+        reader = open_reader(spec(path.name), base=tmp_path, labels=[])
+        for index in order:
+            assert abs(float(reader[index].image.mean()) - index * 5 * LEVEL) < 3
+
+
+def test_a_file_that_cannot_be_searched_is_gone_through(drives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "NEAR", 0)
+    monkeypatch.setattr(frames, "SAME_S", 0.0)  # no time is ever the right one
+    reader = open_reader(spec(), base=drives, labels=[])
+    for index in (3, 1, 7):
+        number = int(reader.ids[index].rpartition("#")[2])
+        assert abs(float(reader[index].image.mean()) - number * LEVEL) < 3
 
 
 def test_frames_come_in_any_order(drives: Path) -> None:
