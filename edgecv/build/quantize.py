@@ -245,7 +245,7 @@ def make_fit(progress: Progress, recipe: Recipe, step: Quantize, training: Train
         return fit(
             module,
             train=train,
-            validation=validation.fixed(),
+            validation=None if validation is None else validation.fixed(),
             objective=objective,
             plan=plan,
             hooks=hooks,

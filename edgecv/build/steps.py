@@ -134,8 +134,7 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     (folder / HISTORY).write_text(json.dumps(history), encoding="utf-8")
     (folder / CHECKPOINT).unlink(missing_ok=True)
     effect: dict[str, Any] = {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
-    if teacher is not None and data.unlabelled is not None:
-        effect["unlabelled_pictures"] = len(data.unlabelled)
+    effect |= {} if teacher is None else _taught(data)
     if result.best_score is not None:
         effect[f"held_out_{result.score_name}"] = round(result.best_score, 6)
     return effect | {NOTES: data_notes(reader, "training data")}
@@ -175,6 +174,8 @@ def _quantize(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
         )
     effect = quantize(context, recipe, wanted, module=module, training=training, folder=folder, original=original)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    if wanted.method == "qat" and training is not None and training.teacher is not None:
+        effect = {**effect, **_taught(training.data)}
     return effect
 
 
@@ -237,6 +238,11 @@ def _train_set(recipe: Recipe, reader: LabelledReader, context: Context | None =
 
     validation, unlabelled = (None, None) if context is None else (context.validation(), context.unlabelled())
     return TrainSet(reader, recipe.model.input, recipe.family, validation, unlabelled)
+
+
+def _taught(data: TrainSet) -> dict[str, int]:
+    """What the report says of the pictures for which a teacher answered."""
+    return {} if data.unlabelled is None else {"unlabelled_pictures": len(data.unlabelled)}
 
 
 def _same(item: Any, step: PlannedStep) -> bool:

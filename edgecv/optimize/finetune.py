@@ -31,6 +31,8 @@ from edgecv.optimize.training import TrainPlan, fit
 __all__ = ["FinetuneResult", "TrainSet", "class_score", "family_objective", "finetune", "held_out"]
 
 
+LEAST_HELD = 20
+"""Fewer labelled pictures choose an epoch by chance: beside unlabelled pictures none are held out then."""
 OF_AN_IDENTITY = 4
 """Pictures of an identity in a batch: Hermans, Beyer and Leibe 2017, arXiv:1703.07737, section 2."""
 
@@ -40,7 +42,8 @@ class TrainSet:
     """What to train on: the samples, and how they become inputs and a loss.
 
     The best epoch is the best on ``validation``; without it, on a share of the samples that is held out of training.
-    For ``unlabelled`` pictures, whose truths are not looked at, a teacher answers.
+    For ``unlabelled`` pictures, whose truths are not looked at, a teacher answers; beside them the last epoch is taken
+    where only few samples could be held out (`LEAST_HELD`).
     """
 
     reader: Reader
@@ -76,10 +79,11 @@ def held_out(
     batch_size: int,
     augment: AugmentName | Augment = "none",
     teaching: float = 0.0,
-) -> tuple[Lessons, EpochBatches]:
+) -> tuple[Lessons, EpochBatches | None]:
     """``(training, validation)`` batches; without a validation set, ``share`` of the training set is held out by class.
 
-    Unlabelled pictures are among them where a teacher's share, ``teaching`` (0..1), is above 0. Embeddings learn from
+    Unlabelled pictures are among them where a teacher's share, ``teaching`` (0..1), is above 0; if fewer than
+    `LEAST_HELD` labelled ones would be held out beside them, there is no validation. Embeddings learn from
     pairs: their training batches hold `OF_AN_IDENTITY` pictures of each identity in them.
 
     The two never share a sample; the same ``seed`` gives the same split in every step of a recipe.
@@ -88,8 +92,13 @@ def held_out(
         DataError: fewer than two samples.
     """
     truths = truths_of(data.reader)
+    extra = None
+    if data.unlabelled is not None and teaching > 0:
+        extra = make_batches(data.unlabelled, data.contract, batch_size=batch_size, shuffle_seed=seed, augment=augment)
     if data.validation is not None:
         rest, held, judged = list(range(len(truths))), list(range(len(data.validation))), data.validation
+    elif extra is not None and len(truths) * share < LEAST_HELD:
+        rest, held, judged = list(range(len(truths))), [], data.reader
     else:
         (rest, held), judged = split_indices(truths, share=share, seed=seed), data.reader
     train = make_batches(
@@ -102,10 +111,8 @@ def held_out(
     )
     if FAMILY_KINDS[data.family.kind].compares and isinstance(truths[0], (int, np.integer)):
         train = train.by_class([truths[index] for index in rest], OF_AN_IDENTITY)
-    extra = None
-    if data.unlabelled is not None and teaching > 0:
-        extra = make_batches(data.unlabelled, data.contract, batch_size=batch_size, shuffle_seed=seed, augment=augment)
-    return Lessons(train, extra), make_batches(judged, data.contract, batch_size=batch_size, indices=held)
+    validation = make_batches(judged, data.contract, batch_size=batch_size, indices=held) if held else None
+    return Lessons(train, extra), validation
 
 
 def finetune(
@@ -157,7 +164,7 @@ def finetune(
     result = fit(
         module,
         train=train,
-        validation=validation.fixed(),
+        validation=None if validation is None else validation.fixed(),
         objective=objective,
         plan=_plan(step, seed=seed, devices=devices or Devices()),
         progress=progress,
@@ -170,7 +177,7 @@ def finetune(
         result.best_epoch,
         result.best_score,
         result.losses,
-        len(validation),
+        0 if validation is None else len(validation),
         result.score_name,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,34 @@ def test_a_teacher_teaches_by_pictures_without_labels_what_the_training_set_does
     assert right[1] > 0.9
 
 
-def test_pictures_without_labels_need_a_teacher_that_counts_and_more_than_one_picture_at_a_time() -> None:
+def test_pictures_without_labels_need_a_teacher_that_counts() -> None:
     data = TrainSet(TinyReader(60), CONTRACT, FAMILY, unlabelled=TinyReader(60))
     assert held_out(data, share=0.2, seed=0, batch_size=8)[0].extra is None
     assert held_out(data, share=0.2, seed=0, batch_size=8, teaching=0.5)[0].extra is not None
+
+
+def test_beside_pictures_without_labels_a_handful_does_not_choose_the_epoch() -> None:
+    data = TrainSet(TinyReader(60), CONTRACT, FAMILY, unlabelled=TinyReader(60))
+    lessons, validation = held_out(data, share=0.3, seed=0, batch_size=8, teaching=0.5)
+    assert (len(lessons.train), validation) == (60, None)
+    many = replace(data, reader=TinyReader(90))
+    lessons, validation = held_out(many, share=0.3, seed=0, batch_size=8, teaching=0.5)
+    assert validation is not None
+    assert len(lessons.train) + len(validation) == 90
+    given = replace(data, validation=TinyReader(6))
+    assert held_out(given, share=0.3, seed=0, batch_size=8, teaching=0.5)[1] is not None
+    result = finetune(
+        tiny_net(),
+        step=Finetune(epochs=3, batch_size=16, distill=0.5),
+        data=data,
+        teacher=tiny_net(seed=1),
+        devices=Devices("cpu"),
+    )
+    assert (result.best_epoch, result.held_out, result.best_score) == (2, 0, None)
+
+
+def test_a_two_stage_network_takes_no_pictures_without_labels() -> None:
+    data = TrainSet(TinyReader(60), CONTRACT, FAMILY, unlabelled=TinyReader(60))
     with pytest.raises(ModelError, match=r"one picture at a time; remove data\.unlabelled"):
         finetune(
             TwoStage.__new__(TwoStage),
