@@ -125,7 +125,7 @@ def _detectors(data: Path) -> list[Case]:
     fastestdet = FamilySpec("detection", labels, head="fastestdet", score_threshold=0.01, max_detections=100)
     stretch = InputContract(size=(352, 352), color="bgr", interpolation="area")
     return [
-        # As the recipe yolox-nano has it: the ladder stops at the first of these layers (0 to 2 points are lost then).
+        # As the recipe yolox-nano has it: the ladder stops at two of these layers, and 1.1 points are lost then.
         case(
             "YOLOX-nano",
             "yolox_nano/yolox_nano.onnx",

@@ -2,8 +2,8 @@
 
 Their published weights are too large to keep here, so each is trained on made-up scenes, some minutes on one core: the
 first three by edgecv's losses, RT-DETR by that of transformers, which also teaches its choice of queries and the layers
-between, DETR as `train_detr.py` says. On 200 test scenes they reached an AP of 0.698, 0.615, 0.703, 0.378 and @AP@
-(AP50 0.966, 0.915, 0.954, 0.622, @AP50@).
+between, DETR as `train_detr.py` says. On 200 test scenes they reached an AP of 0.698, 0.615, 0.703, 0.378 and 0.455
+(AP50 0.966, 0.915, 0.954, 0.622, 0.755).
 ``python tools/bench/families_detectors.py --weights DIR`` trains those that DIR lacks and tells how good they are.
 """
 

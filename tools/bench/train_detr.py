@@ -1,4 +1,4 @@
-"""Training of a small DETR on made-up scenes in half an hour on one core; `families_detectors.py` calls it.
+"""Training of a small DETR on made-up scenes, an hour on a busy core; `families_detectors.py` calls it.
 
 With its own loss alone DETR does not learn in a budget of a desk: an AP of 0.009 after 48 epochs of 1,000 scenes. What
 is exported here is a plain DETR; only its training has help:
