@@ -31,6 +31,7 @@ from edgecv.optimize.quantizer import EdgeQuantizer
 from edgecv.optimize.range_rule import RangeChoice, choose_ranges
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.shared_weights import share_weights
+from edgecv.optimize.smoothing import unsmooth_int8
 from edgecv.optimize.split import Part, split_channels
 from edgecv.optimize.switches import Originals, float_biases, float_weights
 
@@ -154,6 +155,8 @@ def prepare_ptq(  # noqa: PLR0913 - a captured graph beside what `quantize_ptq` 
                 f"NNCF cannot quantise {type(module).__name__} ({reason}). "
                 "Name the module that it stops at in keep_float, or use method: qat."
             ) from error
+        if step.smooth_quant:
+            unsmooth_int8(graph, quantizer.plan)
         share_weights(graph, [layer.name for layer, _, _ in quantizer.plan.weights])
         with torch.no_grad():
             fit_weight_scales(graph)
