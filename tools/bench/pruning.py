@@ -28,8 +28,7 @@ import torch
 from torch import nn
 
 from edgecv.core.progress import PlainProgress
-from edgecv.core.protocols import Reader
-from edgecv.core.recipe import DataSpec, Distill, Finetune, ModelSpec, Prune
+from edgecv.core.recipe import Distill, Finetune, ModelSpec, Prune
 from edgecv.data.readers import open_reader
 from edgecv.models.load import load_model
 from edgecv.optimize.batches import make_batches
@@ -39,9 +38,6 @@ from edgecv.optimize.latency_probe import EngineProbe
 from edgecv.optimize.prune import PruneResult, count_macs, example_input, prune, taylor_batches
 from edgecv.optimize.prune_latency import LatencyGoal
 from edgecv.recipe.load import load_recipe
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from photo_pieces import Pieces
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPE = ROOT / "recipes" / "classification" / "cifar10-resnet20.yaml"
@@ -81,13 +77,7 @@ class Bench:
         assert self.recipe.data.train is not None
         train = open_reader(self.recipe.data.train, base=loaded.base, labels=labels, progress=self.progress)
         self.test = open_reader(self.recipe.data.eval, base=loaded.base, labels=labels, progress=self.progress)
-        more: Reader | None = None
-        if options.unlabelled:
-            photographs = DataSpec(kind="images", path=f"{os.environ['EDGECV_DATA']}/imagenet-samples")
-            more = Pieces(
-                open_reader(photographs, base=loaded.base, labels=(), progress=self.progress), options.unlabelled
-            )
-        self.train = TrainSet(train, self.contract, self.family, unlabelled=more)
+        self.train = TrainSet(train, self.contract, self.family)
         self.dense = load_model(model, family=self.family, base=loaded.base, cache=Path(tempfile.gettempdir()), seed=0)
         self.pictures = taylor_batches(self.train, samples=options.samples, seed=0)
         self.probe = EngineProbe(target, progress=self.progress)
@@ -163,7 +153,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the fine-tuning")
     parser.add_argument("--cache", type=Path, default=None, help="folder that keeps the latency table")
     parser.add_argument("--processes", type=int, default=2, help="networks that are tuned at a time")
-    parser.add_argument("--unlabelled", type=int, default=0, help="also so many pieces of photographs (no gain seen)")
     parser.add_argument("--no-tuning", action="store_true", help="only the cuts and their times")
     return parser.parse_args()
 

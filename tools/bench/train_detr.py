@@ -29,6 +29,7 @@ from edgecv.core.protocols import Reader
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.results import DetectionTruth
 from edgecv.families.detection_set_loss import set_loss
+from edgecv.families.detection_targets import objects
 from edgecv.models.transformer_detectors import DetrGraph
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.ema import average_of
@@ -85,8 +86,8 @@ class Cells(nn.Module):
         wanted = torch.full(named.shape[:2], named.shape[2] - 1)
         mine, real = [], []
         for index, truth in enumerate(truths):
-            keep = slice(None) if truth.crowd is None else ~truth.crowd
-            boxes = torch.from_numpy(np.asarray(truth.boxes[keep], dtype=np.float32)) / self.size.repeat(2)
+            boxes, classes = objects(truth, memory)
+            boxes = boxes / self.size.repeat(2)
             if not len(boxes):
                 continue
             centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * NEAR
@@ -94,7 +95,7 @@ class Cells(nn.Module):
             inside = ((self.centres[:, None] - centre).abs() <= half).all(dim=2)
             area, owner = half.prod(dim=1).expand_as(inside).masked_fill(~inside, math.inf).min(dim=1)
             cells = torch.isfinite(area).nonzero()[:, 0]  # of several objects the smallest
-            wanted[index, cells] = torch.from_numpy(truth.class_ids[keep])[owner[cells]]
+            wanted[index, cells] = classes[owner[cells]]
             mine.append(placed[index, cells])
             real.append(boxes[owner[cells]])
         weights = torch.ones(named.shape[2])
