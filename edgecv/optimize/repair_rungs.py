@@ -34,6 +34,8 @@ ROUNDED_SHARE = 1 / 3
 MOST_ROUNDED = 12
 FLOAT_SHARE = 1 / 2
 """A network with more than half of its layers in float is no int8 network; training is the better way then."""
+MATERIAL = 0.02
+"""Of all layers' noise. One that adds less cannot be what mends the network, however little it costs."""
 
 Proposals = Generator["Proposal", bool, None]
 
@@ -171,15 +173,21 @@ def _as_few(most: int, proposal: Callable[[int], Proposal]) -> Proposals:
 
 
 def rank_for_float(scene: Scene) -> tuple[str, ...]:
-    """Names of layers by the noise that they add for each millisecond (or multiplication) of theirs, most first."""
+    """Names of layers by the noise that they add for each millisecond (or multiplication) of theirs, most first.
+
+    Those that add next to nothing come after all others.
+    """
     rows = [row for row in scene.table().rows if row.kind != "activation"]
     known = all(row.latency_ms is not None for row in rows)
     work = {} if known else _multiplications(scene.prepared)
+    noise: dict[str, float] = {}
     worth: dict[str, float] = {}
     for row in rows:
         cost = row.latency_ms if known else work.get(row.tensors[1] if len(row.tensors) > 1 else "", 1.0)
+        noise[row.layer] = noise.get(row.layer, 0.0) + _noise(row.sqnr_db)
         worth[row.layer] = worth.get(row.layer, 0.0) + _noise(row.sqnr_db) / max(float(cost or 0.0), 1e-9)
-    return tuple(sorted(worth, key=lambda name: -worth[name]))
+    least = MATERIAL * sum(noise.values())
+    return tuple(sorted(worth, key=lambda name: (noise[name] < least, -worth[name])))
 
 
 def _noise(sqnr_db: float) -> float:

@@ -9,6 +9,8 @@ A tensor is quantised where it is made, so that all who read it read the same in
   sum, so an engine that rounds the convolution before the addition and one that fuses both (OpenVINO,
   TensorRT) give the same numbers, and integer engines add without rounding at all. With ``own_sums`` each of the
   three has its own scale: a small tensor that others read too does not get the large scale of a sum.
+  A sum that only layer norms read is float as they are: it would be rounded, for the widest of its channels, to
+  no use.
 - Products of two int8 tensors, pooling, resizing and pointwise activations stay int8. The square of a tensor
   (``x * x``, of a norm) does not: squares have twice the bits, and their mean needs them.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that
@@ -89,6 +91,7 @@ MOVES = {
     aten.view.default,
     operator.getitem,
 }
+NORMS = {aten.layer_norm.default}
 KEEPERS = MOVES | MEANS
 PADS = {aten.pad.default, aten.constant_pad_nd.default}
 
@@ -147,6 +150,8 @@ def _visit(plan: Plan, groups: dict[Node, Node], node: Node, patterns: tuple[str
         return  # a float neighbour: the result stays float
     elif node.target is aten.mul.Tensor and node.args[0] is node.args[1]:
         plan.why[node.name] = "float, as squares need more bits"
+    elif node.target in SUMS and node.users and all(user.target in NORMS for user in node.users):
+        plan.why[node.name] = "float, as the norm is that reads it"
     elif node.target in PAIRS and all(isinstance(item, Node) for item in node.args[:2]):
         tail = _mark_tail(plan, groups, node, name, patterns)
         for source in sources if node.target in joined else ():

@@ -17,6 +17,7 @@ from edgecv.core.results import Detections, DetectionTruth
 from edgecv.measure.gate import judge_parts
 from edgecv.optimize.ptq import prepare_ptq
 from edgecv.optimize.repair import Judged, Workshop, repair
+from edgecv.optimize.repair_rungs import Scene, rank_for_float
 from edgecv.optimize.switches import make_board
 
 from .quantize_nets import batches, example, images, sqnr_db
@@ -145,6 +146,31 @@ def test_a_smoothed_network_is_the_same_in_float() -> None:
         picture = torch.from_numpy(array[None])
         with torch.no_grad():
             assert sqnr_db(module(picture).numpy(), board.run(picture)[0].numpy()) > 80
+
+
+class Unlike(nn.Module):
+    """``large`` rounds badly, for the sake of a channel that nobody reads; ``small`` gives a hundredth of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.large, self.small = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 5, 3)
+        with torch.no_grad():
+            self.large.weight[0] *= 500
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.large(image)[:, 1:] + 0.01 * self.small(image)
+
+
+def test_a_layer_that_adds_no_noise_is_not_kept_float_for_being_cheap() -> None:
+    """DETR's ladder kept the layer of its classes float, a hundredth of the noise, and stopped at the limit."""
+    found = prepare_ptq(Unlike().eval(), example(), step=STEP, calibration=batches(images(16)))
+    pictures = [torch.from_numpy(array[None]) for array in images(16)]
+    times = {"large": 1e9, "small": 1.0}
+    scene = Scene(found, 0.0, lambda: pictures, times, lambda step: 0.0, found.graph)
+    noise = {row.layer: 10 ** (-row.sqnr_db / 10) for row in scene.table().rows if row.kind != "activation"}
+    assert noise["small"] / times["small"] > noise["large"] / times["large"], "by cost alone it would come first"
+    assert rank_for_float(scene) == ("large", "small")
 
 
 FAMILY = FamilySpec("detection", ("one", "other", "never"), head="detr", score_threshold=0.05)

@@ -75,6 +75,22 @@ def test_with_own_sums_each_has_its_own_scale() -> None:
     assert owners(moved)["transpose"] != "transpose", "what only moves values keeps its scale"
 
 
+def test_a_sum_that_only_a_norm_reads_is_float() -> None:
+    """The first sum of DETR: its widest channel made the steps of all others, and of the layers before it."""
+
+    def normed(value: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(value + functional.hardswish(value), (16, 16))
+
+    plan = plan_of(Net(normed))
+    found = owners(plan)
+    assert "add" not in found
+    assert plan.why["add"] == "float, as the norm is that reads it"
+    assert found["conv2d"] == "conv2d"
+    assert found["hardswish"] == "hardswish"
+    both = owners(plan_of(Net(lambda value: (value + (both := value + value)) + 0 * normed(both))))
+    assert "add" in both, "another reader wants it in int8"
+
+
 def test_a_product_has_a_scale_of_its_own() -> None:
     found = owners(plan_of(residual()))
     assert found["mul"] == "mul"
