@@ -115,7 +115,7 @@ class Halves(nn.Module):
 
 
 def test_channels_of_unlike_size_need_levelling() -> None:
-    found = climb(Halves(), replace(STEP, ranges="minmax"), wanted_db=28)
+    found = climb(Halves(), replace(STEP, ranges="minmax"), wanted_db=26)
     assert (found.outcome, found.mended_by) == ("mended", "equalisation")
     assert found.settings["level"] == 1.0
 
@@ -142,6 +142,42 @@ def test_a_layer_that_int8_cannot_hold_stays_float() -> None:
     found = climb(Wide(), STEP, wanted_db=28)
     assert (found.outcome, found.mended_by) == ("mended", "float layers")
     assert "wide" in found.settings["keep_float"]
+
+
+def graded(drops: dict[str, float]) -> Callable[[nn.Module], Judged]:
+    """A judge that knows each network by what `noted` wrote down when it was prepared; 0.02 may be lost."""
+
+    def judge(candidate: nn.Module) -> Judged:
+        scores = [1 - drops[noted[-1]]] * 40
+        return Judged(scores[0], judge_drop([1.0] * len(scores), scores, max_drop=0.02))
+
+    return judge
+
+
+noted: list[str] = []
+
+
+class Noting(Workshop):
+    """Writes down what is prepared, so that a judge may answer by it."""
+
+    def prepare(self, step: Quantize):  # type: ignore[no-untyped-def]
+        noted.append("float" if step.keep_float else "even" if step.equalize else "plain")
+        return super().prepare(step)
+
+
+@pytest.mark.parametrize(
+    ("even", "float_", "rung", "value"),
+    [(0.019, 0.009, "float layers", 0.991), (0.019, 0.015, "equalisation", 0.981), (0.009, 0.0, "equalisation", 0.991)],
+)
+def test_the_climb_goes_on_until_half_of_the_limit_is_left(even: float, float_: float, rung: str, value: float) -> None:
+    """Right at the limit other pictures would refuse it; where no rung brings more, the first within it stays."""
+    judge = graded({"plain": 0.05, "even": even, "float": float_})
+    step = replace(STEP, ranges="minmax")
+    _, found = repair(Noting(residual(), example(), batches(images(16)), judge), step)
+    assert (found.outcome, found.mended_by) == ("mended", rung)
+    assert found.last.value == pytest.approx(value)
+    assert kept(found) == [rung]
+    assert ("keep_float" in found.settings) == (rung == "float layers")
 
 
 def test_what_cannot_be_mended_is_said_and_every_rung_tells() -> None:
