@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 
 from edgecv.errors import ModelError
 from edgecv.models.streaming import StepForm
+from edgecv.optimize.constants import fold_constants
 from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.fold import fold_batch_norms, spell_global_pools
 from edgecv.optimize.graph import remove_no_ops
@@ -20,6 +21,8 @@ MAX_BATCH = 65536
 
 def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = False) -> GraphModule:
     """Trace ``module`` in evaluation mode into a functional graph without no-ops and batch norms.
+
+    What depends on no input is computed once, unless the graph is to be trained (``dynamic_batch``).
 
     ``example`` is `(N, C, H, W)` float32, or several inputs; its shape becomes the graph's own, but for the batch axis
     where ``dynamic_batch`` is set (training; ``N`` must then be 2 or more). ``module`` is not changed;
@@ -55,6 +58,8 @@ def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = 
     remove_no_ops(graph)
     fold_batch_norms(graph)
     spell_global_pools(graph)
+    if not dynamic_batch:
+        fold_constants(graph)
     return graph
 
 
