@@ -290,10 +290,11 @@ class _Planner:
         prints = self._inputs.prints
         graph = "int8" if precision == "int8" else "float"
         export = self._step("export", f"export the {graph} graph of {source.title}", {"graph": graph}, source)
-        samples = {"eval": prints["eval"], "samples": REFERENCE_SAMPLES}
-        reference = (
-            self._step("reference", "reference outputs", samples, export, tuned) if role == "optimized" else None
-        )
+        reference = None
+        if role == "optimized":
+            samples = {"eval": prints["eval"], "samples": REFERENCE_SAMPLES, "metric": metric_name(recipe)}
+            samples |= {"accuracy": to_plain(recipe.budgets.accuracy)}  # int8 may cost what the budget allows
+            reference = self._step("reference", "reference outputs", samples, export, tuned)
         backend = backends.get(target.backend)
         made = self._step(
             "compile",

@@ -105,8 +105,17 @@ def _rungs(
             judge.rung(reference, by_name[FLOAT_ONNX], min_db=GRAPH_MIN_DB, min_agreement=MIN_AGREEMENT, blame="graph")
         )
         if QDQ_TORCH in by_name:
-            limits = {"min_db": QUANTISATION_MIN_DB, "min_agreement": QUANTISATION_MIN_AGREEMENT}
-            rungs.append(judge.rung(reference, by_name[QDQ_TORCH], **limits, blame="quantisation"))
+            budget = recipe.budgets.accuracy
+            rungs.append(
+                judge.rung(
+                    reference,
+                    by_name[QDQ_TORCH],
+                    min_db=QUANTISATION_MIN_DB,
+                    min_agreement=QUANTISATION_MIN_AGREEMENT,
+                    blame="quantisation",
+                    max_drop=None if budget is None else budget.max_drop,
+                )
+            )
     return rungs, first_cause(
         rungs,
         lambda rung: wrong_labels if rung is base else blame_form(forms[0], by_name[rung.name], rung.blame),

@@ -143,9 +143,19 @@ class Judge:
         score = self.score(self.results(form))
         return Rung(form.name, "", form.samples, None, None, None, score, None, "not-checked")
 
-    def rung(self, reference: Outputs, other: Outputs, *, min_db: float, min_agreement: float, blame: str) -> Rung:
+    def rung(
+        self,
+        reference: Outputs,
+        other: Outputs,
+        *,
+        min_db: float,
+        min_agreement: float,
+        blame: str,
+        max_drop: float | None = None,
+    ) -> Rung:
         """Hold ``other`` against ``reference``; breaks below ``min_db`` (not for outputs whose rows the network itself
-        puts in order, `families.sorts_rows`), or where the answers change.
+        puts in order, `families.sorts_rows`), or where the answers change and the metric falls by more than
+        ``max_drop`` (the budget's, for what may cost accuracy) or by what is next to nothing.
 
         Blames ``blame`` where the numbers are off, ``metric`` where only the task metric fell.
         """
@@ -158,7 +168,8 @@ class Judge:
         # Where two scores nearly tie, rows change places: of such outputs only the answers can be compared.
         off = decibel == float("-inf") if self._ranked else decibel < min_db
         share = metric_unit(self._metric) == "share"
-        if off or (agreement < min_agreement and before - after > (EQUAL_METRIC if share else EQUAL_METRIC_DB)):
+        equal = max(EQUAL_METRIC if share else EQUAL_METRIC_DB, max_drop or 0.0)
+        if off or (agreement < min_agreement and before - after > equal):
             guilty = blame
         elif before - after > (MAX_METRIC_DROP if share else MAX_METRIC_DROP_DB):
             guilty = "metric"

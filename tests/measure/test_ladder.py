@@ -97,6 +97,24 @@ def test_answers_that_change_and_get_worse_blame_the_stage_too() -> None:
     assert rung.blame == "decode"
 
 
+def test_what_the_budget_allows_is_the_gates_to_judge() -> None:
+    """A DETR within its point was called broken: its answers change on a picture in six, and it lost 0.4 points."""
+    reference = outputs("graph", 0.0)
+    swapped = reference.arrays[0].copy()
+    swapped[:4] = swapped[:4][:, ::-1]
+    lost = 1 - (judge().rung(reference, Outputs("b", (swapped,)), min_db=-100, min_agreement=0, blame="-").metric or 0)
+    for allowed, blame in ((lost / 2, "quantisation"), (lost * 1.01, "")):
+        rung = judge().rung(
+            reference,
+            Outputs("Q/DQ torch", (swapped,)),
+            min_db=-100,
+            min_agreement=0.97,
+            blame="quantisation",
+            max_drop=allowed,
+        )
+        assert rung.blame == blame
+
+
 def rows_of_objects(head: str) -> tuple[Judge, Outputs]:
     """Three objects on two pictures as the rows of an end-to-end detector, and who judges them."""
     spec = FamilySpec("detection", ("a", "b"), head=head, score_threshold=0.2, max_detections=5)
