@@ -27,6 +27,7 @@ from edgecv.errors import EdgecvError, ToolchainError
 from edgecv.models.streaming import StepForm, Unrolled
 from edgecv.optimize.capture import capture
 from edgecv.optimize.clip_ranges import begin_clips
+from edgecv.optimize.constants import fix_batch, fold_constants
 from edgecv.optimize.distill import as_distill
 from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.features import mark_features, unmark_features
@@ -112,6 +113,8 @@ def quantize_qat(
             converted = convert_pt2e(prepared, fold_quantize=False)
         except Exception as error:
             raise ToolchainError(f"torchao cannot convert the trained graph ({error})") from error
+        fix_batch(converted, example)
+        fold_constants(converted)
         return wrap_up(converted, plan=quantizer.plan, example=example, calibration=calibration), result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from edgecv.optimize.capture import capture
 from edgecv.optimize.export import save_program, write_onnx
 from edgecv.optimize.graph import LINEAR
 from edgecv.optimize.ptq import quantize_ptq
+from edgecv.optimize.qat import quantize_qat
+from edgecv.optimize.training import FitResult, Hooks
 
 from .quantize_nets import batches, example, images
-from .test_engines_agree import target
+from .test_engines_agree import ENGINES, target
 
 pytestmark = pytest.mark.build
 
@@ -28,19 +31,20 @@ WIDTH, QUERIES = 16, 5
 
 
 class Attention(nn.Module):
-    """Two heads; `(1, N, 16)` of questions, and of what is asked."""
+    """Two heads; questions `(B, N, 16)`, and what is asked `(B, M, 16)`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
 
     def forward(self, questions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        batch = questions.shape[0]
         one, two, three = (
-            layer(item).view(1, -1, 2, WIDTH // 2).transpose(1, 2)
+            layer(item).view(batch, -1, 2, WIDTH // 2).transpose(1, 2)
             for layer, item in ((self.q, questions), (self.k, keys), (self.v, values))
         )
         found = functional.scaled_dot_product_attention(one, two, three)
-        return self.o(found.transpose(1, 2).reshape(1, -1, WIDTH))
+        return self.o(found.transpose(1, 2).reshape(batch, -1, WIDTH))
 
 
 class Queries(nn.Module):
@@ -56,9 +60,10 @@ class Queries(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         tokens = self.patch(image).flatten(2).transpose(1, 2)
-        asking = self.queries + self.places
-        hidden = self.norm(self.queries + self.own(asking, asking, self.queries))
-        return self.head(hidden + self.cross(hidden + self.places, tokens, tokens))
+        queries, places = (item.expand(image.shape[0], -1, -1) for item in (self.queries, self.places))
+        asking = queries + places
+        hidden = self.norm(queries + self.own(asking, asking, queries))
+        return self.head(hidden + self.cross(hidden + places, tokens, tokens))
 
 
 def names(graph: GraphModule) -> list[str]:
@@ -120,15 +125,31 @@ def test_computed_weights_are_weights() -> None:
     assert not any(record.kind == "float" for record in made.plan)
 
 
+def untrained(module: nn.Module, _: Hooks) -> FitResult:
+    """In place of a training: all stays as it was."""
+    return FitResult(module, 0, 0, None, ())
+
+
+def in_int8(step: Quantize) -> Any:
+    """The network after post-training quantisation, or as training without an epoch leaves it."""
+    module, calibration = Queries().eval(), batches(images(16))
+    if step.method == "ptq":
+        return quantize_ptq(module, example(), step=step, calibration=calibration).program
+    return quantize_qat(module, example(), step=step, calibration=calibration, fit=untrained)[0].program
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
 @pytest.mark.parametrize("keep", [(), ("own.o", "cross.q")])
-def test_every_engine_answers_alike_for_one_picture_after_the_other(keep: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_engine_answers_alike_for_one_picture_after_the_other(
+    keep: tuple[str, ...], method: Literal["ptq", "qat"], tmp_path: Path
+) -> None:
     """OpenVINO refused what the queries were computed with in int8, or was wrong from the second picture on."""
-    step = Quantize("ptq", scheme="affine", ranges="minmax", smooth_quant=True, keep_float=keep)
-    made = quantize_ptq(Queries().eval(), example(), step=step, calibration=batches(images(16)))
-    save_program(made.program, tmp_path / "model.pt2")
-    write_onnx(made.program, tmp_path / "model.onnx", log=tmp_path / "log")
-    source, graph = CompileSource("int8", tmp_path / "model.onnx", tmp_path / "model.pt2"), made.program.module()
-    for name in ("onnxruntime", "openvino", "litert"):
+    program = in_int8(Quantize(method, scheme="affine", ranges="minmax", smooth_quant=method == "ptq", keep_float=keep))
+    assert sum(node.target is LINEAR for node in program.graph.nodes) == 4
+    save_program(program, tmp_path / "model.pt2")
+    write_onnx(program, tmp_path / "model.onnx", log=tmp_path / "log")
+    source, graph = CompileSource("int8", tmp_path / "model.onnx", tmp_path / "model.pt2"), program.module()
+    for name in ENGINES:
         backend, out = backends.get(name), tmp_path / name
         out.mkdir()
         compiled = backend.compile(source, target=target(name), out=out, log=tmp_path / "log")
