@@ -1,4 +1,4 @@
-"""What depends on no input is computed once, before anything is quantised or compiled.
+"""What depends on no input is computed once: before quantisation and export, and behind training in int8.
 
 The queries of a DETR pass a whole layer of attention before they meet the picture, and relative positions are looked up
 anew for every picture. Rounded to int8 they are noise and no speed; and OpenVINO 2026.4, where some of it is int8 and

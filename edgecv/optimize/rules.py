@@ -9,8 +9,8 @@ A tensor is quantised where it is made, so that all who read it read the same in
   sum, so an engine that rounds the convolution before the addition and one that fuses both (OpenVINO,
   TensorRT) give the same numbers, and integer engines add without rounding at all. With ``own_sums`` each of the
   three has its own scale: a small tensor that others read too does not get the large scale of a sum.
-  A sum that only layer norms read is float as they are: it would be rounded, for the widest of its channels, to
-  no use.
+  A sum that only layer norms read stays float, as they are: int8 would save nothing there, and the widest channel
+  would set the steps of all others.
 - Products of two int8 tensors, pooling, resizing and pointwise activations stay int8. The square of a tensor
   (``x * x``, of a norm) does not: squares have twice the bits, and their mean needs them.
 - Operators that only move values (reshape, slice, concat, max pooling, ...) keep one scale for all that

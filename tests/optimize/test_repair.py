@@ -144,6 +144,9 @@ def test_a_layer_that_int8_cannot_hold_stays_float() -> None:
     assert "wide" in found.settings["keep_float"]
 
 
+noted: list[str] = []
+
+
 def graded(drops: dict[str, float]) -> Callable[[nn.Module], Judged]:
     """A judge that knows each network by what `noted` wrote down when it was prepared; 0.02 may be lost."""
 
@@ -152,9 +155,6 @@ def graded(drops: dict[str, float]) -> Callable[[nn.Module], Judged]:
         return Judged(scores[0], judge_drop([1.0] * len(scores), scores, max_drop=0.02))
 
     return judge
-
-
-noted: list[str] = []
 
 
 class Noting(Workshop):
