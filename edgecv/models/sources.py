@@ -90,6 +90,13 @@ def _timm(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn
     return _construct(spec, lambda: timm.create_model(name, **options))
 
 
+HEADS = {
+    "Image": ("ForImageClassification", "ForSemanticSegmentation", "ForDepthEstimation", "ForPoseEstimation"),
+    "Video": ("ForVideoClassification",),
+}
+"""How the classes of transformers end that give plain maps or scores, by what they look at."""
+
+
 def _transformers(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:
     transformers = _library("transformers")
     labels = _classes("num_labels", num_classes, spec)
@@ -103,26 +110,38 @@ def _transformers(name: str, spec: ModelSpec, num_classes: int | None, base: Pat
             config = transformers.AutoConfig.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False, **{**labels, **spec.options}
             )
-            named = [item for item in config.architectures or () if item in DETECTOR_CLASSES]
+            heads = (*DETECTOR_CLASSES, *HEADS[what])
+            named = [item for item in config.architectures or () if item.endswith(heads)]
             if named:
                 return getattr(transformers, named[0])(config)
             general = getattr(transformers, f"AutoModelFor{what}Classification")
             return general.from_config(config, trust_remote_code=False)
 
         return _transformers_graph(_construct(spec, from_folder), spec)
-    known = [item for item in dir(transformers) if item.endswith(f"For{what}Classification")] + [*DETECTOR_CLASSES]
+    known = [item for item in dir(transformers) if item.endswith(HEADS[what]) and not item.startswith("Auto")]
+    known += DETECTOR_CLASSES
     if name not in known:
         raise ModelError(
-            f"{name!r} is neither a classifier of {what.lower()}s of transformers, nor one of "
-            f"{', '.join(DETECTOR_CLASSES)}, nor a folder with config.json below {base}; models are named by their "
-            "class, such as ViTForImageClassification" + _near(name, known)
+            f"{name!r} is neither a network of transformers for {what.lower()}s (...{', ...'.join(HEADS[what])}), nor "
+            f"one of {', '.join(DETECTOR_CLASSES)}, nor a folder with config.json below {base}; models are named by "
+            "their class, such as ViTForImageClassification" + _near(name, known)
         )
 
     def from_class() -> nn.Module:
         architecture = getattr(transformers, name)
-        return architecture(architecture.config_class(**{**labels, **spec.options}))
+        return architecture(_configured(architecture.config_class, {**labels, **spec.options}))
 
     return _transformers_graph(_construct(spec, from_class), spec)
+
+
+def _configured(config_class: Any, options: dict[str, Any]) -> Any:
+    """A configuration; that of the backbone may be a plain mapping with its ``model_type``."""
+    backbone = options.get("backbone_config")
+    if isinstance(backbone, dict) and "model_type" in backbone:
+        transformers = _library("transformers")
+        own = {key: value for key, value in backbone.items() if key != "model_type"}
+        options = {**options, "backbone_config": transformers.AutoConfig.for_model(backbone["model_type"], **own)}
+    return config_class(**options)
 
 
 def _transformers_graph(network: nn.Module, spec: ModelSpec) -> nn.Module:

@@ -166,3 +166,32 @@ def test_transformers_by_class_name_and_by_folder(tmp_path: Path) -> None:
     assert build("transformers:vit", tmp_path)(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
     with pytest.raises(ModelError, match="Did you mean ViTForImageClassification"):
         build("transformers:VitForImageClassification")
+
+
+SEGFORMER = {
+    "depths": [1, 1, 1, 1],
+    "hidden_sizes": [8, 8, 16, 16],
+    "decoder_hidden_size": 8,
+    "num_attention_heads": [1, 1, 2, 2],
+}
+
+
+@pytest.mark.build
+def test_transformers_for_maps_of_classes_heatmaps_and_depth(tmp_path: Path) -> None:
+    """A quarter of the picture's size for SegFormer and ViTPose, all of it for DPT; the folder knows which it is."""
+    pictures = torch.zeros(1, 3, 64, 64)
+    assert build("transformers:SegformerForSemanticSegmentation", **SEGFORMER)(pictures).shape == (1, 5, 16, 16)
+    told = {"model_type": "segformer", "architectures": ["SegformerForSemanticSegmentation"], **SEGFORMER}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(told))
+    assert build("transformers:mine", tmp_path)(pictures).shape == (1, 5, 16, 16)
+    vit = {"image_size": [64, 64], "patch_size": [16, 16], "hidden_size": 16, "num_hidden_layers": 1}
+    vit |= {"num_attention_heads": 2, "model_type": "vitpose_backbone", "out_indices": [1]}
+    pose = build("transformers:VitPoseForPoseEstimation", num_classes=17, backbone_config=vit, use_simple_decoder=True)
+    assert pose(pictures).shape == (1, 17, 16, 16)
+    dpt = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+    dpt |= {"image_size": 64, "patch_size": 16, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 8, 8]}
+    depth = build("transformers:DPTForDepthEstimation", num_classes=None, fusion_hidden_size=8, is_hybrid=False, **dpt)
+    assert depth(pictures).shape == (1, 64, 64)
+    with pytest.raises(ModelError, match=r"\.\.\.ForSemanticSegmentation.*Did you mean SegformerForSemanticSeg"):
+        build("transformers:SegFormerForSemanticSegmentation")
