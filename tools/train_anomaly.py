@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from small_weights import save_small
 from torch import nn
 
 from edgecv import families
@@ -111,7 +112,7 @@ def train_encoder(out: Path, epochs: int, pictures: int) -> None:
     inner = encoder(width=WIDTH, levels=LEVELS)
     state = module.state_dict()
     inner.load_state_dict({name: state[name] for name in inner.state_dict()})
-    save(out, inner)
+    save_small(out, inner)
 
 
 def train_student(out: Path, epochs: int, pictures: int, teacher: Path) -> None:
@@ -124,21 +125,13 @@ def train_student(out: Path, epochs: int, pictures: int, teacher: Path) -> None:
     batches = make_batches(reader, CONTRACT, batch_size=16, shuffle_seed=SEED, augment="none")
     _fit(module, batches, FAMILY, epochs, lr=5e-3)
     fit_normal(module.eval(), step=Fit(), data=TrainSet(reader, CONTRACT, FAMILY), seed=SEED)
-    save(out, module)
+    save_small(out, module)
 
 
 def _fit(module: nn.Module, batches: Any, family: FamilySpec, epochs: int, *, lr: float) -> None:
     plan = TrainPlan(epochs=epochs, lr=lr, weight_decay=1e-4, seed=SEED, devices=Devices("cpu"))
     objective = family_objective(family)
     fit(module, train=batches, validation=None, objective=objective, plan=plan, progress=PlainProgress())
-
-
-def save(out: Path, module: nn.Module) -> None:
-    """Half the numbers' width is enough for weights, and halves the file."""
-    from safetensors.torch import save_file
-
-    state = {name: value.half() if value.is_floating_point() else value for name, value in module.state_dict().items()}
-    save_file({name: value.contiguous() for name, value in state.items()}, out)
 
 
 def judge(module: nn.Module, only: str | None) -> str:

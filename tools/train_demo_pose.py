@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import nn
+from small_weights import save_small
 
 from edgecv.core.contract import InputContract
 from edgecv.core.progress import PlainProgress
@@ -47,7 +47,7 @@ def main() -> None:
     plan = TrainPlan(epochs=arguments.epochs, lr=4e-3, weight_decay=1e-4, seed=SEED, devices=Devices(arguments.device))
     progress = PlainProgress()
     fit(module, train=batches, validation=None, objective=family_objective(FAMILY), plan=plan, progress=progress)
-    _save_half(arguments.out, module)
+    save_small(arguments.out, module)
 
     test = open_reader(
         DataSpec(kind="scenes-keypoints", split="test", limit=200, crop=ASPECT), base=ROOT, labels=FAMILY.labels
@@ -61,17 +61,6 @@ def main() -> None:
         metric.update(pose.decode([maps], FAMILY, CONTRACT, picture=size), sample.truth)
     shown = ", ".join(f"{name} {value:.4f}" for name, value in metric.compute().extras.items())
     progress.line(f"{arguments.out.name}: {arguments.out.stat().st_size} bytes; on {len(test)} test persons {shown}")
-
-
-def _save_half(path: Path, module: nn.Module) -> None:
-    """Half precision is enough: the network is judged with what the file holds."""
-    from safetensors.torch import save_file
-
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in module.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(halves, str(path))
-    module.load_state_dict(halves)
-    module.eval().float()
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import argparse
 from pathlib import Path
 
 import torch
+from small_weights import save_small
 
 from edgecv.core.contract import InputContract
 from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import DataSpec, FamilySpec
 from edgecv.data.readers import open_reader
 from edgecv.models.reference import digits_cnn
-from edgecv.models.weights import save_module_state
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import class_score, family_objective
@@ -43,7 +43,7 @@ def main() -> None:
     objective = family_objective(family, label_smoothing=0.05)
     progress = PlainProgress()
     fit(module, train=batches, validation=None, objective=objective, plan=plan, progress=progress)
-    save_module_state(arguments.out, module)
+    save_small(arguments.out, module)
 
     test = open_reader(DataSpec(kind="sklearn-digits", split="test"), base=ROOT, labels=LABELS)
     inputs, truths = next(make_batches(test, CONTRACT, batch_size=len(test))(0))

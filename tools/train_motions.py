@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from small_weights import save_small
 from torch import nn
 
 from edgecv import families
@@ -23,7 +24,6 @@ from edgecv.core.recipe import DataSpec, FamilySpec
 from edgecv.data.readers import open_reader
 from edgecv.models.reference_streaming import tsm, x3d_stream
 from edgecv.models.reference_video import r2plus1d
-from edgecv.models.weights import save_module_state
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.finetune import family_objective
@@ -70,10 +70,8 @@ def main() -> None:
     batches = make_batches(train, contract, batch_size=32, shuffle_seed=SEED, augment="crop", cache_mb=600)
     plan = TrainPlan(epochs=arguments.epochs, lr=6e-3, weight_decay=1e-3, seed=SEED, devices=Devices("cpu"))
     fit(module, train=batches, validation=None, objective=family_objective(FAMILY), plan=plan, progress=progress)
-    module = module.half().float()  # as it is stored
-    out.parent.mkdir(exist_ok=True)
-    save_module_state(out, module.half())
-    module.float().eval()
+    save_small(out, module)
+    module.eval()
 
     spec = DataSpec(kind="scenes-motions", split="test", limit=450)
     test, judge = open_reader(spec, base=RECIPES, labels=FAMILY.labels, clip=clip), families.get("video")

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from small_weights import save_small
 
 from edgecv import families
 from edgecv.core.contract import InputContract
@@ -27,7 +28,6 @@ from edgecv.models.reference_detection import yolo11_like
 from edgecv.models.reference_embedding import embedding_cnn
 from edgecv.models.reference_instance import yolo_seg
 from edgecv.models.reference_segmentation import unet
-from edgecv.models.weights import save_module_state
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.distill import tensors_of
 from edgecv.optimize.fabric import Devices
@@ -154,8 +154,8 @@ def main() -> None:
     module = task.network()
     train(task, module)
     out = arguments.out or RECIPES / task.family.kind / task.file
-    save_module_state(out, module.half())
-    told = judged(task, module.float())  # as it is stored
+    save_small(out, module)
+    told = judged(task, module)
     print(f"{out.name}: {out.stat().st_size} bytes; {told}")
 
 

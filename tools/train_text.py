@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from small_weights import save_small
 
 from edgecv import families
 from edgecv.core.contract import InputContract
@@ -24,7 +25,6 @@ from edgecv.core.steps import AugmentName
 from edgecv.data.readers import open_reader
 from edgecv.models.reference_text import ctc_cnn
 from edgecv.models.reference_textdet import text_finder
-from edgecv.models.weights import save_module_state
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices
 from edgecv.optimize.objectives import family_objective
@@ -100,10 +100,9 @@ def main() -> None:
     plan = TrainPlan(epochs=epochs, lr=task.lr, weight_decay=1e-4, seed=SEED, devices=Devices("cpu"))
     objective = family_objective(task.family)
     fit(module, train=batches, validation=None, objective=objective, plan=plan, progress=progress)
-    module.half().float()  # judged as it is stored
-    progress.line(judged(task, module))
     out = arguments.out or FOLDER / task.out
-    save_module_state(out, module.half())
+    save_small(out, module)
+    progress.line(judged(task, module))
     progress.line(f"{out.name}: {out.stat().st_size} bytes")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from small_weights import save_small
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from edgecv.core.contract import InputContract
@@ -91,8 +91,7 @@ def main() -> None:
     data = samples(given.pictures)
     print(f"{sum(item.numel() for item in net.parameters())} parameters, {len(data)} pictures", flush=True)
     train(net, data, steps=given.steps, batch=given.batch, rate=given.rate)
-    state = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
-    save_file({name: value.contiguous() for name, value in state.items()}, str(given.out))
+    save_small(given.out, net)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
-from person_masks import person_masks
+from people import frames, person_masks, persons
 from restoration_pairs import JUDGED_OF, SIDE, TRAINED, halves, middles
 
 from edgecv.core.contract import InputContract
@@ -156,7 +156,7 @@ def _faces(data: Path) -> list[Case]:
 
 
 def _people(data: Path, made: Path) -> list[Case]:
-    crops = _persons(data, made / "persons")
+    crops = _written(persons(data), made / "persons")
     half, third = len(crops) // 2, len(crops) // 3
     contract = InputContract(size=(256, 128), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     osnet = Case(
@@ -175,39 +175,20 @@ def _people(data: Path, made: Path) -> list[Case]:
     spread = tuple(255 * value for value in std)
     contract = InputContract(size=(320, 320), color="bgr", range=(0.0, 255.0), mean=mean, std=spread)
     images, truths = person_masks(data / "coco-mini")
-    frames = _frames(data, made / "frames")
+    films = frames(data, made / "frames")
     sinet = Case(
         "SINet",
         _imported(data / "models/sinet_portrait/SINet.onnx", contract),
         FamilySpec("segmentation", ("background", "person")),
         contract,
-        frames[::2],
+        films[::2],
         images,
         truths,
         "miou",
-        frames[1::2],
+        films[1::2],
         budget="miou",
     )
     return [osnet, sinet]
-
-
-PEOPLE = ("asl_gestures/*.mkv", "two-persons-indoor.mp4", "one-by-one-person-detection.mp4")
-PEOPLE_FRAMES = 24
-"""Frames taken of each film; a network for portraits learns little of its ranges from animals."""
-
-
-def _frames(data: Path, folder: Path) -> list[Path]:
-    """Frames of films that show people, as files in ``folder``."""
-    folder.mkdir()
-    for path in (path for pattern in PEOPLE for path in sorted((data / "videos").glob(pattern))):
-        video = cv2.VideoCapture(str(path))
-        every = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // PEOPLE_FRAMES)
-        number = 0
-        while video.grab():
-            if number % every == 0:
-                cv2.imwrite(str(folder / f"{path.stem}-{number:05}.png"), video.retrieve()[1])
-            number += 1
-    return sorted(folder.iterdir())
 
 
 def _imdn(data: Path, made: Path) -> Case:
@@ -330,21 +311,12 @@ def _coco(data: Path) -> tuple[list[Path], list[Any], tuple[str, ...]]:
     return images, truths, tuple(item["name"] for item in categories)
 
 
-def _persons(data: Path, folder: Path) -> list[Path]:
-    """Persons cut out of the pictures of the pack, as files in ``folder``."""
+def _written(images: dict[str, Image], folder: Path) -> list[Path]:
+    """The pictures as files in ``folder``."""
     folder.mkdir()
-    table = json.loads((data / "coco-mini/person_keypoints.json").read_text(encoding="utf-8"))
-    names = {item["id"]: item["file_name"] for item in table["images"]}
-    made = []
-    for note in table["annotations"]:
-        left, top, width, height = (round(value) for value in note["bbox"])
-        if height < 60 or width < 25:
-            continue
-        image = read(data / "coco-mini/images" / names[note["image_id"]])
-        part = image[max(0, top) : top + height, max(0, left) : left + width]
-        made.append(folder / f"{note['id']}.png")
-        cv2.imwrite(str(made[-1]), part)
-    return made
+    for name, image in images.items():
+        cv2.imwrite(str(folder / f"{name}.png"), image)
+    return [folder / f"{name}.png" for name in images]
 
 
 def read(path: Path) -> Image:

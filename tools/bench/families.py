@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from families_detectors import DETECTORS, detector_recipe
 from families_floor import floor_settings
+from people import osnet_settings, sinet_settings
 from restoration_pairs import pair_settings
 
 from edgecv import cli
@@ -63,11 +65,20 @@ PAIRS = "restoration/imdn-rtc-x2"
 REAL = (
     "classification/cifar10-resnet20",
     "detection/yolox-nano",
+    "segmentation/sinet-portrait",
+    "embedding/osnet-x0-25",
     "text/lprnet-plates",
     PAIRS,
 )
 FLOOR = "anomaly/scenes-patchcore on a wooden floor"
 """That recipe on a real surface, with painted defects."""
+MADE: dict[str, Callable[[Path, Path], list[str]]] = {
+    FLOOR: floor_settings,
+    PAIRS: pair_settings,
+    "segmentation/sinet-portrait": sinet_settings,
+    "embedding/osnet-x0-25": osnet_settings,
+}
+"""What is cut out of the test data for a row, as ``--set`` values: ``(test data, folder to write into)``."""
 KEPT = ("fit", "quantize")
 
 
@@ -186,11 +197,7 @@ def _row(name: str, options: argparse.Namespace, data: str | None, folder: Path)
     """A row, with what it needs made in ``folder``."""
     if name in DETECTORS:
         return Row(detector_recipe(name, weights=options.weights, folder=folder / "recipes"), options.whole)
-    settings: list[str] = []
-    if data and name == FLOOR:
-        settings = floor_settings(Path(data), folder / "floor")
-    elif data and name == PAIRS:
-        settings = pair_settings(Path(data), folder / "pairs")
+    settings = MADE[name](Path(data), folder / "made" / name) if data and name in MADE else []
     return Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole or name == PAIRS, tuple(settings))
 
 
