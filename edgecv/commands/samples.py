@@ -24,7 +24,7 @@ from edgecv.runtime.sources import parse as parse_source
 from edgecv.runtime.sources.synthetic import synthetic_source
 from edgecv.vision.image import Image
 
-_KEYS = ("root", "only", "truth", "ignore_index", "split", "file_column", "label_column", "crop")
+_KEYS = ("root", "only", "truth", "ignore_index", "split", "file_column", "label_column", "crop", "limit")
 _WHAT = {"none": "test", "folder": "FOLDER", "file": "FILE", "pictures": "FOLDER", "videos": "VIDEO"}
 _APART = 11  # frames of the synthetic camera between two pictures: about a third of a second
 _SIZE = "640x480"
@@ -123,6 +123,8 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
     path, *pairs = re.split(rf",(?=(?:{'|'.join(_KEYS)})=)", rest)
     if facts.path == "none":
         path, pairs = "", [f"split={path or 'test'}", *pairs] if "=" not in path else [path, *pairs]
+        if unknown := [pair for pair in pairs if pair.partition("=")[0] not in _KEYS]:
+            raise UsageError(f"--data is {options.data!r}; {unknown[0]!r} is none of {', '.join(_KEYS)}")
     values: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
     for key in values:
         if key in ("root", "only", "truth", "ignore_index", "crop") and not getattr(facts, key):
@@ -137,5 +139,10 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
         if not re.fullmatch(r"\d+(\.\d+)?", values["crop"]) or not 0.1 <= float(values["crop"]) <= 10:
             raise UsageError(f"--data is {options.data!r}; crop is a width over a height, 0.1 to 10, such as 0.75")
         values["crop"] = float(values["crop"])
+    if "limit" in values:
+        if not (values["limit"].isdecimal() and int(values["limit"]) > 0):
+            raise UsageError(f"--data is {options.data!r}; limit is a whole number above 0")
+        values["limit"] = int(values["limit"])
     given = {"root": options.root, "file_column": options.file_column, "label_column": options.label_column}
-    return DataSpec(kind=kind, path=path or None, limit=options.limit, strict=options.strict, **{**given, **values})
+    given["limit"] = options.limit
+    return DataSpec(kind=kind, path=path or None, strict=options.strict, **{**given, **values})

@@ -48,6 +48,8 @@ def test_options_beside_data_count_too(scenes: Path, capsys: pytest.CaptureFixtu
     words = ["--data", f"coco:{scenes / 'boxes.json'}", "--root", str(scenes / "the, pictures"), "--limit", "3"]
     assert cli.main(["eval", ARTIFACT, *words, "--metric", "ap50", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 3
+    assert cli.main(["eval", ARTIFACT, "--data", "scenes-boxes:test,limit=4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 4
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,8 @@ def test_options_beside_data_count_too(scenes: Path, capsys: pytest.CaptureFixtu
         ("nothing:x", "coco:FILE"),
         ("imagefolder:x,only=a", "kind imagefolder takes no only: coco"),
         ("sklearn-digits:half", "the split is train, test or all"),
+        ("scenes-boxes:test,limit=some", "limit is a whole number above 0"),
+        ("scenes-boxes:limits=4", "'limits=4' is none of root, only"),
     ],
 )
 def test_what_is_no_data_is_refused(data: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,13 +81,15 @@ def osnet_settings(data: Path, out: Path) -> list[str]:
     for number, (name, image) in enumerate(whole.items()):
         if number < len(whole) // 2:
             _write(out / "calibration" / f"{name}.png", image)
+            for view in range(VIEWS):
+                _write(out / f"calibration/{name}-{view}.png", _seen_otherwise(image, random, mirrored=view % 2 == 1))
             continue
         _write(out / "eval/gallery" / name / "0.png", image)
         for view in range(VIEWS):
             _write(out / "eval/query" / name / f"{view}.png", _seen_otherwise(image, random, mirrored=view % 2 == 1))
     return [
         f"data.eval={{kind: identities, path: {out / 'eval'}}}",
-        f"data.calibration={{source: {{kind: images, path: {out / 'calibration'}}}, samples: 48}}",
+        f"data.calibration={{source: {{kind: images, path: {out / 'calibration'}}}, samples: 96, select: random}}",
         "measure.protocol=smoke",
     ]
 
@@ -95,12 +97,12 @@ def osnet_settings(data: Path, out: Path) -> list[str]:
 def _seen_otherwise(image: Image, random: np.random.Generator, *, mirrored: bool) -> Image:
     """A part of a person in other light, smaller and with noise: a float OSNet does not know all of them again."""
     height, width = image.shape[:2]
-    top, bottom = random.integers(0, height // 3, 2)
-    left, right = random.integers(0, width // 4, 2)
+    top, bottom = random.integers(0, height // 5, 2)
+    left, right = random.integers(0, width // 6, 2)
     part = image[top : height - bottom, left : width - right]
     part = part[:, ::-1] if mirrored else part
-    small = cv2.resize(part, (max(8, part.shape[1] // 3), max(16, part.shape[0] // 3)), interpolation=cv2.INTER_AREA)
-    lit = np.clip(small * random.uniform(0.4, 1.5, 3) + random.normal(0, 8, small.shape), 0, 255)
+    small = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    lit = np.clip(small * random.uniform(0.5, 1.4) + random.normal(0, 5, small.shape), 0, 255)
     return np.asarray(lit, dtype=np.uint8)
 
 
