@@ -120,12 +120,7 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
     if facts is None or (facts.path != "none" and not rest):
         known = ", ".join(f"{name}:{_WHAT[item.path]}" for name, item in DATA_KINDS.items())
         raise UsageError(f"--data is {options.data!r}; allowed: {known}")
-    path, *pairs = re.split(rf",(?=(?:{'|'.join(_KEYS)})=)", rest)
-    if facts.path == "none":
-        path, pairs = "", [f"split={path or 'test'}", *pairs] if "=" not in path else [path, *pairs]
-        if unknown := [pair for pair in pairs if pair.partition("=")[0] not in _KEYS]:
-            raise UsageError(f"--data is {options.data!r}; {unknown[0]!r} is none of {', '.join(_KEYS)}")
-    values: dict[str, Any] = dict(pair.split("=", 1) for pair in pairs)
+    path, values = _path_and_values(options.data, rest, alone=facts.path == "none")
     for key in values:
         if key in ("root", "only", "truth", "ignore_index", "crop") and not getattr(facts, key):
             raise UsageError(f"--data is {options.data!r}; kind {kind} takes no {key}: {', '.join(kinds_with(key))} do")
@@ -146,3 +141,13 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
     given = {"root": options.root, "file_column": options.file_column, "label_column": options.label_column}
     given["limit"] = options.limit
     return DataSpec(kind=kind, path=path or None, strict=options.strict, **{**given, **values})
+
+
+def _path_and_values(data: str, rest: str, *, alone: bool) -> tuple[str, dict[str, Any]]:
+    """The path of ``KIND:PATH,KEY=VALUE,...`` and the values; a kind that stands ``alone`` may have its split there."""
+    path, *pairs = re.split(rf",(?=(?:{'|'.join(_KEYS)})=)", rest)
+    if alone:
+        path, pairs = "", [f"split={path or 'test'}", *pairs] if "=" not in path else [path, *pairs]
+        if unknown := [pair for pair in pairs if pair.partition("=")[0] not in _KEYS]:
+            raise UsageError(f"--data is {data!r}; {unknown[0]!r} is none of {', '.join(_KEYS)}")
+    return path, dict(pair.split("=", 1) for pair in pairs)
