@@ -110,8 +110,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
 def _convert(program: Path, package: Path, *, int8: bool, compute: str, options: Mapping[str, Any]) -> None:
     import coremltools
 
+    from edgecv.backends.coreml_recurrent import teach_recurrent_layers
     from edgecv.backends.program import drop_quantised_above, fold_weights, load_program
 
+    teach_recurrent_layers()
     name = options.get("minimum_deployment_target", "iOS17")
     oldest = getattr(coremltools.target, name, None)
     if oldest is None:

@@ -86,6 +86,41 @@ def test_precisions_differ_in_what_is_stored_and_computed(
     assert "cast" not in strict
 
 
+@pytest.mark.build
+@pytest.mark.parametrize(
+    ("kind", "layers", "operators"), [("LSTM", 1, {"lstm": 2}), ("LSTM", 2, {"lstm": 4}), ("GRU", 1, {"while_loop": 4})]
+)
+def test_recurrent_layers_become_core_mls_own(
+    kind: str, layers: int, operators: dict[str, int], make_target: Callable[..., Target], out: Path, log: Path
+) -> None:
+    """Two in a row, both ways: a step of the sequence has no operators of its own, so the length does not matter."""
+    import torch
+    from coremltools.proto import Model_pb2
+    from torch import nn
+
+    from edgecv.optimize.export import export_program, save_program
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            options = {"num_layers": layers, "bidirectional": True, "batch_first": True}
+            self.one, self.two = (getattr(nn, kind)(width, 6, **options) for width in (8, 12))
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.two(self.one(inputs)[0])[0]
+            return found
+
+    save_program(export_program(Reader().eval(), torch.randn(1, 9, 8)), out / "reader.pt2")
+    source = CompileSource("fp32", None, out / "reader.pt2")
+    made = backend.compile(source, target=make_target("coreml"), out=out, log=log)
+    assert [spec.shape for spec in (*made.inputs, *made.outputs)] == [(1, 9, 8), (1, 9, 12)]
+    spec = Model_pb2.Model()
+    spec.ParseFromString((out / made.model / backend._SPEC).read_bytes())
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    kinds = [operation.type for operation in block.operations]
+    assert {name: kinds.count(name) for name in operators} == operators
+
+
 @pytest.mark.skipif(MAC, reason="runs on this machine")
 def test_off_a_mac_loading_says_where_it_runs(tmp_path: Path) -> None:
     assert "Core ML runs on macOS 14 or newer" in (backend.missing(to="run") or "")
