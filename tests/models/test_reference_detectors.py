@@ -1,4 +1,4 @@
-"""The small SSD, RetinaNet and FCOS: their outputs fit the heads whose options stand beside them, and learn."""
+"""The small SSD, RetinaNet, FCOS and FastestDet: outputs fit the heads whose options stand beside them, and learn."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ssd": (nets.small_ssd, nets.SSD_OPTIONS),
     "retinanet": (nets.small_retinanet, nets.RETINANET_OPTIONS),
     "fcos": (nets.small_fcos, nets.FCOS_OPTIONS),
+    "fastestdet": (nets.small_fastestdet, {}),
 }
 
 
 def spec_of(head: str) -> FamilySpec:
-    return FamilySpec("detection", LABELS, head=head, background=True, score_threshold=0.01, options=CASES[head][1])
+    background = head != "fastestdet"
+    return FamilySpec(
+        "detection", LABELS, head=head, background=background, score_threshold=0.01, options=CASES[head][1]
+    )
 
 
 @pytest.mark.parametrize("head", CASES)
@@ -47,8 +51,20 @@ def test_the_outputs_fit_the_head_and_its_loss(head: str, tmp_path: Path) -> Non
     silent = {name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()}
     assert silent == set()
     with torch.no_grad():
-        outputs = [item.numpy() for item in network.eval()(inputs[:1])]
+        outputs = network.eval()(inputs[:1])
+    outputs = [item.numpy() for item in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
     assert len(detection.decode(outputs, spec, CONTRACT)) > 0
+
+
+def test_the_first_heads_of_ssd_are_whole_convolutions() -> None:
+    """They give what the depthwise ones give, and no convolution of the network has groups."""
+    lite, whole = (nets.small_ssd(num_classes=4, lite=lite).eval() for lite in (True, False))
+    inputs = torch.rand(1, 3, *CONTRACT.size)
+    with torch.no_grad():
+        assert [item.shape for item in lite(inputs)] == [item.shape for item in whole(inputs)]
+    groups = [{part.groups for part in net.modules() if isinstance(part, torch.nn.Conv2d)} for net in (lite, whole)]
+    assert groups[1] == {1}
+    assert len(groups[0]) > 1
 
 
 @pytest.mark.parametrize("head", ["ssd", "retinanet"])
