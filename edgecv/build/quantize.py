@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,4 +262,12 @@ def _counts(made: QuantizedGraph, result: FitResult | None) -> dict[str, Any]:
     if result is not None:
         effect |= {"epochs": result.epochs_run, "best_epoch": result.best_epoch + 1}
         effect |= {} if result.best_score is None else {f"held_out_{result.score_name}": round(result.best_score, 6)}
+        effect |= loss_effect(result.losses)
     return effect
+
+
+def loss_effect(losses: Sequence[float]) -> dict[str, float]:
+    """The mean training loss of the first and of the last epoch; nothing where there are not two to compare."""
+    if len(losses) < 2:
+        return {}
+    return {"first_epoch_loss": round(losses[0], 6), "last_epoch_loss": round(losses[-1], 6)}

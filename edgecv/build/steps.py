@@ -100,6 +100,7 @@ def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) ->
 
 
 def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    from edgecv.build.quantize import loss_effect
     from edgecv.optimize.finetune import finetune
     from edgecv.optimize.prune import save_module_state
     from edgecv.optimize.sparsity import kept_sparse
@@ -137,6 +138,7 @@ def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path)
     effect |= {} if teacher is None else _taught(data)
     if result.best_score is not None:
         effect[f"held_out_{result.score_name}"] = round(result.best_score, 6)
+    effect |= loss_effect(result.losses)
     return effect | {NOTES: data_notes(reader, "training data")}
 
 
