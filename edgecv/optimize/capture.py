@@ -13,6 +13,7 @@ from edgecv.optimize.constants import fold_constants
 from edgecv.optimize.examples import Example, all_inputs
 from edgecv.optimize.fold import fold_batch_norms, spell_global_pools
 from edgecv.optimize.graph import remove_no_ops
+from edgecv.optimize.pools import spell_uneven_pools
 
 __all__ = ["capture"]
 
@@ -58,6 +59,7 @@ def capture(module: torch.nn.Module, example: Example, *, dynamic_batch: bool = 
     remove_no_ops(graph)
     fold_batch_norms(graph)
     spell_global_pools(graph)
+    spell_uneven_pools(graph)
     if not dynamic_batch:
         fold_constants(graph)
     return graph
