@@ -1,9 +1,9 @@
 """Train a small network on made-up scenes and write its weights: ``python tools/train_scenes.py masks``.
 
 Makes the weights that recipes/segmentation/scenes-unet.yaml (masks), recipes/depth/scenes-depth.yaml (depth),
-recipes/detection/scenes-yolo.yaml (boxes), recipes/instance/scenes-yoloseg.yaml (instances) or
-recipes/embedding/scenes-identities.yaml (identities) start from, in some minutes on one core. They are those of the
-last epoch; the test scenes are only looked at afterwards.
+recipes/detection/scenes-yolo.yaml (boxes), recipes/instance/scenes-yoloseg.yaml (instances),
+recipes/embedding/scenes-identities.yaml (identities) or recipes/restoration/scenes-denoise.yaml (noisy) start from, in
+some minutes on one core. They are those of the last epoch; the test scenes are only looked at afterwards.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from edgecv.core.progress import PlainProgress
 from edgecv.core.recipe import DataSpec, FamilySpec
 from edgecv.core.steps import AugmentName
 from edgecv.data.readers import open_reader
+from edgecv.data.tiled import as_inputs
 from edgecv.models.reference_detection import yolo11_like
 from edgecv.models.reference_embedding import embedding_cnn
 from edgecv.models.reference_instance import yolo_seg
+from edgecv.models.reference_restoration import dncnn
 from edgecv.models.reference_segmentation import unet
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.distill import tensors_of
@@ -102,6 +104,18 @@ TASKS = {
         batch=128,
         tests=500,
     ),
+    "noisy": Task(
+        FamilySpec("restoration", ("picture",)),
+        "scenes-noisy",
+        dncnn,
+        "none",
+        "scenes-denoise.safetensors",
+        InputContract(size=(64, 64)),
+        scenes=400,
+        epochs=20,
+        ema=0.98,
+        batch=8,
+    ),
     "masks": Task(
         FamilySpec("segmentation", ("background", *LABELS), options={"dice": 0.3}),
         "scenes-masks",
@@ -116,7 +130,7 @@ def train(task: Task, module: torch.nn.Module, *, objective: Objective | None = 
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     spec = DataSpec(kind=task.data, split="train", limit=task.scenes)
-    train = open_reader(spec, base=RECIPES, labels=task.family.labels)
+    train = as_inputs(open_reader(spec, base=RECIPES, labels=task.family.labels), task.family, task.contract)
     batches = make_batches(train, task.contract, batch_size=task.batch, shuffle_seed=SEED, augment=task.augment)
     plan = TrainPlan(task.epochs, lr=task.lr, weight_decay=1e-4, seed=SEED, devices=Devices("cpu"), ema=task.ema)
     aim = objective or family_objective(task.family)
@@ -131,11 +145,15 @@ def judged(task: Task, module: torch.nn.Module) -> str:
     metric = judge.metric(family, judge.METRICS[0])
     for index in range(len(test)):
         sample = test[index]
-        with torch.no_grad():
-            outputs = module(torch.from_numpy(preprocess(sample.image, task.contract)[None]))
         size = (sample.image.shape[0], sample.image.shape[1])
+        # What works in tiles takes a whole picture here, where nothing is compiled for one size.
+        contract = (
+            task.contract if families.tiling(family, task.contract) is None else replace(task.contract, size=size)
+        )
+        with torch.no_grad():
+            outputs = module(torch.from_numpy(preprocess(sample.image, contract)[None]))
         values = [tensor.numpy() for tensor in tensors_of(outputs)]
-        metric.update(judge.decode(values, family, task.contract, picture=size), sample.truth)
+        metric.update(judge.decode(values, family, contract, picture=size), sample.truth)
     figures = metric.compute()
     extras = "".join(f", {name} {value:.4f}" for name, value in figures.extras.items())
     return f"on {len(test)} test scenes {figures.metric} {figures.value:.4f}{extras}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -24,7 +25,16 @@ from edgecv.runtime.sources import parse as parse_source
 from edgecv.runtime.sources.synthetic import synthetic_source
 from edgecv.vision.image import Image
 
-_KEYS = ("root", "only", "truth", "ignore_index", "split", "file_column", "label_column", "crop", "limit")
+_OF_KINDS = ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "noise", "shot")
+_KEYS = (*_OF_KINDS, "split", "file_column", "label_column", "limit")
+_NUMBERS: dict[str, tuple[type[float] | type[int], float, float, str]] = {
+    "crop": (float, 0.1, 10.0, "a width over a height, 0.1 to 10, such as 0.75"),
+    "noise": (float, 0.0, 255.0, "a standard deviation in steps of 0..255, such as 25"),
+    "shot": (float, 0.0, 64.0, "how many steps of 0..255 one electron makes, 0 to 64, such as 0.5"),
+    "ignore_index": (int, 0, 255, "a whole number, 0 to 255"),
+    "limit": (int, 1, math.inf, "a whole number above 0"),
+}
+_DEPTH_UNITS = ("mm", "kitti", "sun-rgbd")
 _WHAT = {"none": "test", "folder": "FOLDER", "file": "FILE", "pictures": "FOLDER", "videos": "VIDEO"}
 _APART = 11  # frames of the synthetic camera between two pictures: about a third of a second
 _SIZE = "640x480"
@@ -122,22 +132,14 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
         raise UsageError(f"--data is {options.data!r}; allowed: {known}")
     path, values = _path_and_values(options.data, rest, alone=facts.path == "none")
     for key in values:
-        if key in ("root", "only", "truth", "ignore_index", "crop") and not getattr(facts, key):
+        if key in _OF_KINDS and not getattr(facts, key):
             raise UsageError(f"--data is {options.data!r}; kind {kind} takes no {key}: {', '.join(kinds_with(key))} do")
     if values.get("split", "all") not in ("train", "test", "all"):
         raise UsageError(f"--data is {options.data!r}; the split is train, test or all")
-    if "ignore_index" in values:
-        if not (values["ignore_index"].isdecimal() and int(values["ignore_index"]) <= 255):
-            raise UsageError(f"--data is {options.data!r}; ignore_index is a whole number, 0 to 255")
-        values["ignore_index"] = int(values["ignore_index"])
-    if "crop" in values:
-        if not re.fullmatch(r"\d+(\.\d+)?", values["crop"]) or not 0.1 <= float(values["crop"]) <= 10:
-            raise UsageError(f"--data is {options.data!r}; crop is a width over a height, 0.1 to 10, such as 0.75")
-        values["crop"] = float(values["crop"])
-    if "limit" in values:
-        if not (values["limit"].isdecimal() and int(values["limit"]) > 0):
-            raise UsageError(f"--data is {options.data!r}; limit is a whole number above 0")
-        values["limit"] = int(values["limit"])
+    if values.get("depth_unit", "mm") not in _DEPTH_UNITS:
+        raise UsageError(f"--data is {options.data!r}; depth_unit is {', '.join(_DEPTH_UNITS)}")
+    for key in values.keys() & _NUMBERS.keys():
+        values[key] = _number(options.data, key, values[key])
     given = {"root": options.root, "file_column": options.file_column, "label_column": options.label_column}
     given["limit"] = options.limit
     return DataSpec(kind=kind, path=path or None, strict=options.strict, **{**given, **values})
@@ -151,3 +153,10 @@ def _path_and_values(data: str, rest: str, *, alone: bool) -> tuple[str, dict[st
         if unknown := [pair for pair in pairs if pair.partition("=")[0] not in _KEYS]:
             raise UsageError(f"--data is {data!r}; {unknown[0]!r} is none of {', '.join(_KEYS)}")
     return path, dict(pair.split("=", 1) for pair in pairs)
+
+
+def _number(data: str, key: str, text: str) -> float:
+    kind, low, high, what = _NUMBERS[key]
+    if not re.fullmatch(r"\d+" if kind is int else r"\d+(\.\d+)?", text) or not low <= float(text) <= high:
+        raise UsageError(f"--data is {data!r}; {key} is {what}")
+    return kind(text)

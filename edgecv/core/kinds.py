@@ -84,6 +84,8 @@ DataKind = Literal[
     "identities-csv",
     "scenes-identities",
     "vectors",
+    "noisy",
+    "scenes-noisy",
 ]
 
 
@@ -130,8 +132,9 @@ class DataFacts:
     ``root`` is the folder of the pictures where ``path`` is a list of them; ``only`` picks pictures by name;
     ``truth`` is the folder or pattern of the files that hold each picture's truth (``truth_needed``: there must be
     one); ``ignore_index`` a value in them that is not judged, ``depth_unit`` what they count in; ``crop`` makes
-    each person a sample. ``classes`` says whether what a picture shows is known without reading those files, so
-    that pictures can be picked evenly over the classes; ``split`` that ``split: train`` shows files otherwise.
+    each person a sample; ``noise`` and ``shot`` are how much noise is put on clean pictures. ``classes`` says whether
+    what a picture shows is known without reading those files, so that pictures can be picked evenly over the classes;
+    ``split`` that ``split: train`` shows files otherwise.
     """
 
     path: Literal["none", "folder", "file", "pictures", "videos"]
@@ -143,6 +146,8 @@ class DataFacts:
     ignore_index: bool = False
     depth_unit: bool = False
     crop: bool = False
+    noise: bool = False
+    shot: bool = False
     classes: bool = True
     split: bool = False
 
@@ -184,7 +189,9 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
     "text": FamilyFacts(
         ("exact", "similarity"), ("text", "scenes-words"), loss=True, tight=True, augment=("shift", "color")
     ),
-    "restoration": FamilyFacts(("psnr", "ssim"), ("pairs",), labels=("picture",), loss=True, augment=()),
+    "restoration": FamilyFacts(
+        ("psnr", "ssim"), ("pairs", "noisy", "scenes-noisy"), labels=("picture",), loss=True, augment=()
+    ),
     "depth": FamilyFacts(
         # What is drawn larger looks nearer, and its true depth would not say so.
         ("delta1",),
@@ -269,6 +276,10 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "identities-csv": DataFacts("file", "the csv file", root=True, classes=False),
     "scenes-identities": DataFacts("none", classes=False),
     "vectors": DataFacts("file", "the csv file with a class and numbers a line"),
+    "noisy": DataFacts(
+        "pictures", "a folder of clean pictures, or a glob", only=True, noise=True, shot=True, classes=False
+    ),
+    "scenes-noisy": DataFacts("none", noise=True, shot=True, classes=False),
 }
 
 METRIC_UNITS: dict[str, str] = {"psnr": "dB"}
@@ -291,5 +302,5 @@ def data_facts(kind: Any) -> DataFacts | None:
 
 
 def kinds_with(key: str) -> tuple[DataKind, ...]:
-    """The kinds of data that take ``key``: root, only, truth, ignore_index, depth_unit or crop."""
+    """The kinds of data that take ``key``: root, only, truth, ignore_index, depth_unit, crop, noise or shot."""
     return tuple(kind for kind, facts in DATA_KINDS.items() if getattr(facts, key))

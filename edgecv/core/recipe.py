@@ -142,6 +142,24 @@ class DataSpec:
             "height (0.75 for inputs of 256 x 192); without it, whole pictures",
         },
     )
+    noise: float | None = field(
+        default=None,
+        metadata={
+            "ge": 0,
+            "le": 255,
+            "description": "noisy: standard deviation of the Gaussian noise, in steps of 0..255 (default: 25; 0 beside "
+            "shot)",
+        },
+    )
+    shot: float | None = field(
+        default=None,
+        metadata={
+            "ge": 0,
+            "le": 64,
+            "description": "noisy: steps of 0..255 that one electron makes; the noise of light has shot times the "
+            "value as its variance (default: 0)",
+        },
+    )
     root: str | None = field(
         default=None, metadata={"description": "csv, coco, text: folder of the images (default: of the file)"}
     )

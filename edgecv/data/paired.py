@@ -32,7 +32,8 @@ def list_paired(
     are left out of those.
 
     Raises:
-        DataError: no pictures, no such folder, pictures without a truth (they are named) or with two.
+        DataError: no pictures, no such folder, pictures without a truth (they are named) or with two, or all
+            of the pictures are truths.
     """
     if spec.truth is None:
         raise DataError(
@@ -46,8 +47,13 @@ def list_paired(
         found = _by_folder(place, pictures.entries, what, endings, names)
     taken = {str(path) for path in found.values()}
     entries = tuple(entry for entry in pictures.entries if str(entry.path) not in taken)
+    if not entries:
+        raise DataError(
+            f"{place}: all {len(pictures.entries)} pictures of {pictures.place} are {what}s themselves; truth must be "
+            f"another folder, or a pattern with {STEM} that names other files"
+        )
     without = [entry.id for entry in entries if entry.id not in found]
-    if without or not entries:
+    if without:
         more = f" and {len(without) - SHOWN} more" if len(without) > SHOWN else ""
         raise DataError(
             f"{place}: {len(without)} of {len(entries)} pictures have no {what}: {', '.join(without[:SHOWN])}{more}. A "

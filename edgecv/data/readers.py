@@ -122,6 +122,7 @@ _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "depth": _depth,
     "anomaly": _anomaly,
     "defects": list_images,
+    "noisy": list_images,
     "yolo": list_yolo,
     "voc": list_voc,
     "kitti": list_kitti,
@@ -159,6 +160,12 @@ def _scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | Non
     return open_scenes(spec, labels=labels, only=only)
 
 
+def _noisy_scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
+    from edgecv.data.noisy import with_noise
+
+    return with_noise(_scenes(spec, labels=labels, only=only), spec)
+
+
 def _textures(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> LabelledReader:
     from edgecv.data.anomaly_textures import open_textures
 
@@ -185,6 +192,10 @@ def _printed(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | No
 
 def _shown(reader: LabelledReader, spec: DataSpec, *, whole: bool = True) -> LabelledReader:
     """Pictures from files as their kind of data set shows them."""
+    if spec.kind == "noisy":
+        from edgecv.data.noisy import with_noise
+
+        return with_noise(reader, spec)
     if spec.kind != "defects":
         return reader
     from edgecv.data.defects import spoil
@@ -199,6 +210,7 @@ _OPENERS: dict[DataKind, Callable[..., LabelledReader]] = {
     "scenes-instances": _scenes,
     "scenes-depth": _scenes,
     "scenes-keypoints": _scenes,
+    "scenes-noisy": _noisy_scenes,
     "scenes-text": _printed,
     "scenes-words": _printed,
     "scenes-motions": _motions,
@@ -322,8 +334,8 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
             _add_file(digest, os.path.join(root, file), start=len(str(root)))
     else:
         listing = list_files(spec, base=base, labels=labels)
-        if spec.kind == "defects":
-            digest.update(f"edgecv {edgecv.__version__}".encode())  # which paints on the pictures
+        if spec.kind in ("defects", "noisy"):
+            digest.update(f"edgecv {edgecv.__version__}".encode())  # which changes the pictures
         for entry in listing.entries:
             if isinstance(entry.truth, TruthFile):
                 _add_file(digest, str(entry.truth.path), start=len(str(entry.truth.path.parent)))
@@ -335,7 +347,7 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
 
 def _unset(key: str, value: Any) -> bool:
     """Settings that came later count only where they are used, so that they change no older hash."""
-    return key in ("only", "ignore_index", "crop", "depth_unit") and value is None
+    return key in ("only", "ignore_index", "crop", "depth_unit", "noise", "shot") and value is None
 
 
 def _add_file(digest: "hashlib._Hash", path: str, *, start: int) -> None:

@@ -106,7 +106,7 @@ class ScenesReader:
 def open_scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] | None = None) -> ScenesReader:
     """Scenes with the truth that ``spec.kind`` names: ``scenes-boxes``, ``scenes-instances``, ``scenes-masks``,
     ``scenes-depth`` or ``scenes-keypoints`` (with ``spec.crop`` each sample is one person, cut out as
-    `edgecv.vision.crops` does).
+    `edgecv.vision.crops` does). ``scenes-noisy`` are clean here; `edgecv.data.noisy` puts the noise on.
 
     ``labels`` choose what appears (disc, box, triangle, person); those of ``scenes-masks`` begin with "background".
     ``spec.limit`` is the number of scenes of each split, 500 where it is not set; ``only`` keeps those with these ids.
@@ -122,14 +122,16 @@ def open_scenes(spec: DataSpec, *, labels: Sequence[str], only: frozenset[str] |
         numbers = [(split, number) for split, number in numbers if f"{split}-{number:05d}" in only]
     haze = spec.kind == "scenes-depth"
     scene = SceneSpec(size=SIZE, classes=tuple(sorted(classes)), haze=haze)
+    if spec.kind == "scenes-noisy":
+        scene = replace(scene, noise=0.0)
     truth = _truth_maker(spec.kind, classes)
     look = partial(_person, aspect=spec.crop) if spec.crop is not None else lambda frame: (frame.image, truth(frame))
     return ScenesReader(numbers, scene, look, spec.kind)
 
 
 def _classes(kind: str, labels: Sequence[str]) -> list[int]:
-    """The index in `LABELS` of each label, in the order of the labels; depth needs none and shows all."""
-    if kind == "scenes-depth":
+    """The index in `LABELS` of each label, in the order of the labels; depth and noise need none and show all."""
+    if kind in ("scenes-depth", "scenes-noisy"):
         return list(range(len(LABELS)))
     allowed = {"scenes-masks": (BACKGROUND, *LABELS), "scenes-keypoints": ("person",)}.get(kind, LABELS)
     wanted = list(labels)
@@ -151,6 +153,8 @@ def _truth_maker(kind: str, classes: Sequence[int]) -> Callable[[SceneFrame], An
         return lambda frame: MaskTruth(table[frame.class_map()])
     if kind == "scenes-depth":
         return lambda frame: DepthTruth(frame.depth_m())
+    if kind == "scenes-noisy":
+        return lambda frame: "picture"
     if kind == "scenes-instances":
         return lambda frame: _instances(frame, place)
     if kind == "scenes-keypoints":

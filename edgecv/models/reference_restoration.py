@@ -1,4 +1,4 @@
-"""Picture-to-picture reference networks, whose published weights load by name: IMDN-RTC and Zero-DCE."""
+"""Picture-to-picture reference networks: a denoiser, and IMDN-RTC and Zero-DCE, whose published weights load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["imdn_rtc", "zero_dce"]
+__all__ = ["dncnn", "imdn_rtc", "zero_dce"]
+
+
+def dncnn(*, width: int = 16, depth: int = 7) -> nn.Module:
+    """Denoising: `(N, 3, H, W)` float32 RGB 0..1 -> the same shape, about 0..1, not clipped.
+
+    What is learned is the noise, which is taken from the picture: Zhang, Zuo, Chen, Meng, Zhang: Beyond a Gaussian
+    Denoiser: Residual Learning of Deep CNN for Image Denoising, 2017, arXiv:1608.03981; 3x3 convolutions, all but the
+    first and the last with batch norm. The paper's colour network has ``depth`` 20 and ``width`` 64; the defaults,
+    12,563 parameters, run on a camera's pictures.
+
+    Raises:
+        ValueError: ``depth`` is below 2.
+    """
+    if depth < 2:
+        raise ValueError(f"depth is {depth}; at least 2 convolutions are needed, one in and one out")
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.ReLU()]
+    for _ in range(depth - 2):
+        layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return _Without(nn.Sequential(*layers, nn.Conv2d(width, 3, 3, padding=1)))
 
 
 def imdn_rtc(*, scale: int = 2, width: int = 12, blocks: int = 5) -> nn.Module:
@@ -66,6 +85,17 @@ class _Distill(nn.Module):
 
 def _leaky(values: torch.Tensor) -> torch.Tensor:
     return functional.leaky_relu(values, 0.05)
+
+
+class _Without(nn.Module):
+    """``inputs - noise(inputs)``."""
+
+    def __init__(self, noise: nn.Module) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs - self.noise(inputs)
 
 
 class _Around(nn.Module):

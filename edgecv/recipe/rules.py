@@ -214,7 +214,7 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
         if spec.split != "all" and not facts.split:
             bundled = ", ".join(kind for kind, others in DATA_KINDS.items() if others.path == "none" or others.split)
             yield ("split",), f"is {spec.split!r}; only {bundled} have splits: name another path for {spec.kind}"
-    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop"):
+    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "noise", "shot"):
         value = getattr(spec, key)
         if value is not None and not getattr(facts, key):
             yield (key,), f"is {value!r}; it goes only with data of kind {', '.join(kinds_with(key)) or 'none'}"

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from edgecv import cli
-from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.schema_io import read_report
 from edgecv.runtime.load import load_artifact
+from edgecv.vision.fidelity import psnr_db
+from tests.lines import ENGINES, Line, check_line, loop_lines, run_line
 
-pytestmark = pytest.mark.build
+pytestmark = [pytest.mark.build, pytest.mark.xdist_group("twice")]
 
-RECIPE = """\
-recipe: 1
-name: twice
-model:
-  source: python:edgecv.models.reference_restoration:imdn_rtc
-  options: {blocks: 1}
-  input: {size: [24, 24]}
-family: {kind: restoration, labels: [picture], options: {scale: 2, overlap: 8}}
-data:
-  eval: {kind: pairs, path: eval/small, truth: eval/large}
-  train: {kind: pairs, path: train/small, truth: train/large}
-  calibration: {source: {kind: images, path: calibration}, samples: 16}
-steps:
-  - finetune: {epochs: 2, lr: 3.0e-3, batch_size: 4}
-  - quantize: {method: ptq}
-targets: [host-onnxruntime]
-budgets: {accuracy: {metric: psnr, max_drop: 30, min: 1}}
-measure: {protocol: smoke}
-"""
+RECIPE: dict[str, Any] = {
+    "name": "twice",
+    "model": {
+        "source": "python:edgecv.models.reference_restoration:imdn_rtc",
+        "options": {"blocks": 1, "width": 16},
+        "input": {"size": [24, 24]},
+    },
+    "family": {"kind": "restoration", "labels": ["picture"], "options": {"scale": 2, "overlap": 8}},
+    "data": {
+        "eval": {"kind": "pairs", "path": "eval/small", "truth": "eval/large"},
+        "train": {"kind": "pairs", "path": "train/small", "truth": "train/large"},
+        "calibration": {"source": {"kind": "images", "path": "calibration"}, "samples": 16},
+    },
+    "steps": [
+        {"finetune": {"epochs": 2, "lr": 3.0e-3, "batch_size": 4}},
+        {"prune": {"ratio": 0.5, "round_to": 2, "importance": "magnitude", "repair": False}},
+        {"finetune": {"epochs": 2, "lr": 3.0e-3, "batch_size": 4}},
+        {"quantize": {"method": "ptq", "scheme": "portable"}},
+    ],
+    "budgets": {"accuracy": {"metric": "psnr", "max_drop": 30, "min": 1}},
+}
 
 
 def write_pairs(folder: Path, count: int, *, seed: int) -> None:
@@ -47,29 +50,23 @@ def write_pairs(folder: Path, count: int, *, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     folder = tmp_path_factory.mktemp("twice")
     write_pairs(folder / "eval", 8, seed=0)
     write_pairs(folder / "train", 12, seed=100)
     write_pairs(folder / "more", 16, seed=200)
     (folder / "more/small").rename(folder / "calibration")
-    (folder / "twice.yaml").write_text(RECIPE)
-    return folder
+    return run_line(folder, RECIPE)
 
 
-@pytest.fixture(scope="module")
-def report(place: Path) -> Report:
-    words = ["optimize", str(place / "twice.yaml"), "--out", str(place / "out"), "--cache", str(place / "cache")]
-    assert cli.main(words) in (0, 4)  # 4: too few pictures to be sure of a few dB
-    return read_report(place / "out")
+def test_a_network_that_enlarges_goes_to_every_engine(line: Line) -> None:
+    assert line.code in (0, 4)  # 4: too few pictures to be sure of a few dB
+    check_line(line)
 
 
-def optimized(report: Report) -> ArtifactFigures:
-    return next(item for item in report.artifacts if item.role == "optimized")
-
-
-def test_the_metric_is_in_db_on_whole_pictures(report: Report) -> None:
-    item = optimized(report)
+@pytest.mark.parametrize("target", ENGINES)
+def test_the_metric_is_in_db_on_whole_pictures(line: Line, target: str) -> None:
+    item = line.made(target)
     assert item.error == ""
     assert item.accuracy is not None
     assert (item.accuracy.metric, item.accuracy.samples) == ("psnr", 8)
@@ -78,17 +75,26 @@ def test_the_metric_is_in_db_on_whole_pictures(report: Report) -> None:
     assert item.ladder.first_broken is None
 
 
-def test_the_artifact_proves_itself_and_enlarges(report: Report, place: Path) -> None:
-    folder = place / "out" / optimized(report).target
-    assert cli.main(["verify", str(folder)]) == 0
-    image = cv2.imread(str(place / "eval/small/0.png"))
-    with load_artifact(folder) as model:
-        assert model.predict(image).picture.shape == (80, 104, 3)
+def test_the_artifacts_prove_themselves_and_enlarge_alike(line: Line) -> None:
+    image = cv2.imread(str(line.folder / "eval/small/0.png"))
+    made = []
+    for target in ENGINES:
+        folder = line.folder / "out" / target
+        assert cli.main(["verify", str(folder)]) == 0
+        with load_artifact(folder) as model:
+            made.append(model.predict(image).picture)
+        assert made[-1].shape == (80, 104, 3)
+        assert psnr_db(made[-1].astype(np.float64), made[0].astype(np.float64)) > 40
 
 
-def test_eval_says_what_the_report_says(report: Report, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    item = optimized(report)
-    data = f"pairs:{place / 'eval/small'},truth={place / 'eval/large'}"
-    assert cli.main(["eval", str(place / "out" / item.target), "--data", data]) == 0
+def test_eval_says_what_the_report_says(line: Line, capsys: pytest.CaptureFixture[str]) -> None:
+    item = line.made(ENGINES[0])
+    data = f"pairs:{line.folder / 'eval/small'},truth={line.folder / 'eval/large'}"
+    capsys.readouterr()
+    assert cli.main(["eval", str(line.folder / "out" / item.target), "--data", data]) == 0
     assert item.accuracy is not None
     assert f"psnr {item.accuracy.value:.4f}" in capsys.readouterr().out
+
+
+def test_the_loop_films_what_is_made(line: Line) -> None:
+    assert len(loop_lines(line)) == 4

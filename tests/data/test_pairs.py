@@ -56,6 +56,12 @@ def test_references_by_a_pattern_beside_the_pictures(tmp_path: Path) -> None:
     assert list(reader.ids) == ["a.png"]
 
 
+def test_pictures_cannot_be_their_own_references(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.png", 5, 5)
+    with pytest.raises(DataError, match=r"all 1 pictures of .*in are references themselves; truth must be another"):
+        opened(tmp_path, "in", "in")
+
+
 def test_pictures_without_a_reference_are_named(tmp_path: Path) -> None:
     write(tmp_path / "in/a.png", 5, 5)
     write(tmp_path / "in/b.png", 5, 5)
