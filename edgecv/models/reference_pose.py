@@ -8,10 +8,11 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.models.mobilenetv2 import InvertedResidual
 
 from edgecv.models.reference_instance import cell_centres
 
-__all__ = ["HalvingBlock", "conv_norm", "simple_pose", "yolo_pose"]
+__all__ = ["HalvingBlock", "conv_norm", "face_landmarks", "simcc_pose", "simple_pose", "yolo_pose"]
 
 _STRIDE = 8
 
@@ -97,6 +98,103 @@ class _YoloPose(nn.Module):
         y = self.along(pointed) * _STRIDE + centres[:, 1:]
         triples = torch.stack([x, y, self.seen(pointed).sigmoid()], dim=2).flatten(1, 2)
         return torch.cat([(low + high) / 2, high - low, self.score(beside).sigmoid(), triples], dim=1).flatten(2)
+
+
+def simcc_pose(
+    *,
+    keypoints: int = 17,
+    height: int = 128,
+    width: int = 96,
+    splitting: float = 2.0,
+    widths: tuple[int, ...] = (16, 24, 48, 64),
+    channels: int = 3,
+) -> nn.Module:
+    """Keypoints of one person: `(N, channels, height, width)` float32 -> logits of bins, head simcc.
+
+    Two outputs, `(N, keypoints, width * splitting)` and `(N, keypoints, height * splitting)`: a bin is 1 /
+    ``splitting`` of a pixel wide, and each axis is a classification of its own (SimCC: Li et al., arXiv:2107.03332).
+    There are no maps to enlarge: behind the residual blocks, each keypoint has one coarse map, whose cells two linear
+    layers, shared by all keypoints, turn into bins. ``height`` and ``width`` are multiples of ``2 ** len(widths)``. As
+    it is by default, it has 133,000 parameters.
+
+    Raises:
+        ValueError: the size does not halve so often, or ``splitting`` gives no whole number of bins.
+    """
+    stride = 2 ** len(widths)
+    if height % stride or width % stride:
+        raise ValueError(f"height and width are {height} and {width}; multiples of {stride} are needed")
+    bins = (width * splitting, height * splitting)
+    if splitting <= 0 or any(count != int(count) for count in bins):
+        raise ValueError(f"splitting is {splitting}: {bins[0]} and {bins[1]} bins; whole numbers above 0 are needed")
+    cells = (height // stride) * (width // stride)
+    return _SimccPose(keypoints, tuple(widths), cells, (int(bins[0]), int(bins[1])), channels)
+
+
+class _SimccPose(nn.Module):
+    def __init__(
+        self, keypoints: int, widths: tuple[int, ...], cells: int, bins: tuple[int, int], channels: int
+    ) -> None:
+        super().__init__()
+        self.stem = conv_norm(channels, widths[0], stride=2)
+        self.down = nn.Sequential(*(HalvingBlock(one, two) for one, two in pairwise(widths)))
+        self.points = nn.Conv2d(widths[-1], keypoints, 1)
+        self.across = nn.Linear(cells, bins[0])
+        self.along = nn.Linear(cells, bins[1])
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.points(self.down(self.stem(inputs))).flatten(2)
+        return self.across(maps), self.along(maps)
+
+
+def face_landmarks(
+    *,
+    keypoints: int = 68,
+    height: int = 112,
+    width: int = 112,
+    widths: tuple[int, ...] = (16, 24, 32, 64),
+    expand: int = 2,
+    features: int = 128,
+    channels: int = 3,
+) -> nn.Module:
+    """Landmarks of one face: `(N, channels, height, width)` float32 -> `(N, 2 * keypoints)`, head regression.
+
+    x and y of each landmark in turn, as shares of the input's sides. PFLD (Guo et al., arXiv:1902.10859) made small:
+    the inverted residuals of MobileNetV2 (Sandler et al., arXiv:1801.04381), each of ``widths`` at half the size of the
+    one before, and a linear layer over three scales: the means of the last two maps, and ``features`` values of a
+    convolution as large as the last map, which knows where things are. ``height`` and ``width`` are multiples of ``2 **
+    len(widths)``. As it is by default, it has 471,000 parameters.
+
+    Raises:
+        ValueError: the size does not halve so often, or there are fewer than two widths.
+    """
+    stride = 2 ** len(widths)
+    if len(widths) < 2:
+        raise ValueError(f"widths are {widths}; at least two are needed")
+    if height % stride or width % stride:
+        raise ValueError(f"height and width are {height} and {width}; multiples of {stride} are needed")
+    return _FaceLandmarks(keypoints, tuple(widths), (height // stride, width // stride), expand, features, channels)
+
+
+class _FaceLandmarks(nn.Module):
+    def __init__(
+        self, keypoints: int, widths: tuple[int, ...], last: tuple[int, int], expand: int, features: int, channels: int
+    ) -> None:
+        super().__init__()
+        self.stem = conv_norm(channels, widths[0], stride=2)
+        self.down = nn.ModuleList(
+            nn.Sequential(InvertedResidual(one, two, 2, expand), InvertedResidual(two, two, 1, expand))
+            for one, two in pairwise(widths)
+        )
+        self.whole = nn.Sequential(nn.Conv2d(widths[-1], features, last), nn.ReLU(inplace=False))
+        self.head = nn.Linear(widths[-2] + widths[-1] + features, 2 * keypoints)
+        nn.init.constant_(self.head.get_parameter("bias"), 0.5)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        coarse = fine = self.stem(inputs)
+        for down in self.down:
+            fine, coarse = coarse, down(coarse)
+        scales = [functional.adaptive_avg_pool2d(fine, 1), functional.adaptive_avg_pool2d(coarse, 1)]
+        return self.head(torch.cat([*scales, self.whole(coarse)], dim=1).flatten(1))
 
 
 class HalvingBlock(nn.Module):
