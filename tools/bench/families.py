@@ -59,12 +59,14 @@ MADE_UP = (
     "video/scenes-stream",
     "video/scenes-tsm",
     "embedding/scenes-identities",
+    "restoration/scenes-denoise",
 )
 PAIRS = "restoration/imdn-rtc-x2"
 """This one needs pairs to learn from, and training: without it int8 costs more than a decibel."""
 REAL = (
     "classification/cifar10-resnet20",
     "detection/yolox-nano",
+    "detection/fastestdet",
     "segmentation/sinet-portrait",
     "embedding/osnet-x0-25",
     "text/lprnet-plates",
