@@ -50,7 +50,7 @@ def test_the_shipped_weights_know_the_scenes(root: Path) -> None:
     recipe = loaded.recipe
     module = load_model(recipe.model, family=recipe.family, base=loaded.base, cache=Path(), seed=0)
     labels = recipe.family.labels
-    reader = open_reader(DataSpec("scenes-masks", split="test", limit=20), base=root, labels=labels)
+    reader = open_reader(DataSpec("scenes-masks", split="test", limit=250), base=root, labels=labels)
     metric = segmentation.metric(recipe.family, "miou")
     for index in range(len(reader)):
         sample = reader[index]
@@ -58,7 +58,7 @@ def test_the_shipped_weights_know_the_scenes(root: Path) -> None:
             scores = module(torch.from_numpy(preprocess(sample.image, recipe.model.input)[None])).numpy()
         size = (sample.image.shape[0], sample.image.shape[1])
         metric.update(segmentation.decode([scores], recipe.family, recipe.model.input, picture=size), sample.truth)
-    assert metric.compute().value > 0.72
+    assert metric.compute().value >= 0.8
 
 
 @pytest.mark.build
