@@ -62,6 +62,7 @@ CASES = {
     "densenet121": Case(size=96),
     "convnext-tiny": Case(size=96),
     "deit-tiny": Case(options="{depth: 4}"),
+    "vit-tiny": Case(options="{depth: 4}"),
     "swin-tiny": Case(options="{depths: [2, 2, 2, 2]}"),
 }
 
