@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,9 @@ pytest.importorskip("timm")
 
 from edgecv.families import pose  # noqa: E402
 from edgecv.models.reference_hrnet import hrnet_pose  # noqa: E402
+from edgecv.optimize.prune_graph import Cut, find_regions, groups_of, is_sound  # noqa: E402
 
-SMALL = {"name": "hrnet_w18_small", "width": 4, "stem": 8, "blocks": 1}
+SMALL: dict[str, Any] = {"name": "hrnet_w18_small", "width": 4, "stem": 8, "blocks": 1}
 
 
 def test_the_maps_have_a_quarter_of_the_size() -> None:
@@ -36,7 +38,7 @@ def test_it_is_the_published_network() -> None:
 
 def test_all_branches_reach_the_maps() -> None:
     torch.manual_seed(0)
-    module = hrnet_pose(keypoints=2, **SMALL).eval()
+    module: Any = hrnet_pose(keypoints=2, **SMALL).eval()
     with torch.no_grad():
         before = module(torch.ones(1, 3, 64, 64))
         for branch in range(4):
@@ -46,9 +48,23 @@ def test_all_branches_reach_the_maps() -> None:
             before = after
 
 
+def test_channels_that_exchange_units_add_up_are_cut_together() -> None:
+    """Each map of an exchange is a sum over all branches; a cut on trial must leave what the network computes."""
+    torch.manual_seed(0)
+    module = hrnet_pose(keypoints=2, **SMALL).eval()
+    example = torch.zeros(1, 3, 64, 64)
+    regions = find_regions(module, example)
+    groups = [group for group, _ in groups_of(module, regions[0], protected=frozenset({"final_layer"}))]
+    assert [region.name for region in regions] == [""], "it is traced as a whole"
+    assert "final_layer" not in {group.layer for group in groups}
+    cuts = [Cut(0, group.region, group.layer, (0,)) for group in groups if group.layer.startswith("stage")]
+    assert len(cuts) >= 10
+    assert is_sound(module, regions, cuts, example=example)
+
+
 @pytest.mark.parametrize(
     ("options", "said"), [({"name": "hrnet_w5"}, "hrnet_w18_small, "), ({"width": 0}, "width is 0; at least 1")]
 )
-def test_what_timm_does_not_have_is_refused(options: dict[str, object], said: str) -> None:
+def test_what_timm_does_not_have_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         hrnet_pose(**options)

@@ -89,7 +89,7 @@ def test_landmarks_start_in_the_middle_and_see_where_things_are() -> None:
 )
 def test_sizes_that_do_not_halve_are_refused(options: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        face_landmarks(**options)
+        face_landmarks(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.build
