@@ -39,6 +39,7 @@ SSD = {**nets.SSD_OPTIONS, "feature_maps": [[12, 16], [6, 8], [3, 4]]}
 DETECTORS = {
     "ssdlite": anchored("ssd", SSD, slow=False),
     "ssd": replace(anchored("ssd", SSD), options={"lite": False}),
+    "retinanet": anchored("retinanet", nets.RETINANET_OPTIONS),
     "fcos": anchored("fcos", nets.FCOS_OPTIONS, slow=False),
     "fastestdet": Detector(f"{PARTS}:small_fastestdet", "fastestdet"),
     "yolox": Detector(f"{CELLS}:yolox_like", "yolox", threshold=1e-4),  # two shares that begin with 0.02 each
