@@ -68,6 +68,7 @@ def test_a_small_architecture_goes_to_every_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != QUICK])
 def test_a_larger_architecture_goes_to_every_engine(name: str, tmp_path: Path) -> None:
     through_the_line(name, tmp_path)
