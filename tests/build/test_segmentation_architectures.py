@@ -24,7 +24,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "deeplab-v3": ("torchvision:deeplabv3_mobilenet_v3_large", {}),
     "fcn": ("torchvision:fcn_resnet50", {}),
 }
-QUICK = "pspnet"
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -46,8 +45,11 @@ def recipe(name: str) -> dict[str, Any]:
     }
 
 
-def through_the_line(name: str, folder: Path) -> None:
-    line = run_line(folder, recipe(name))
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_architecture_goes_to_every_engine(name: str, tmp_path: Path) -> None:
+    line = run_line(tmp_path, recipe(name))
     check_line(line)
     assert line.effect("finetune")["epochs"] == 2
     assert line.effect("quantize")["float_tensors"] == 0
@@ -60,15 +62,3 @@ def through_the_line(name: str, folder: Path) -> None:
     for frame in told:
         assert {item["label"] for item in frame["classes"]} <= set(LABELS)
         assert sum(item["share"] for item in frame["classes"]) == pytest.approx(1, abs=0.01)
-
-
-@pytest.mark.build
-def test_a_small_architecture_goes_to_every_engine(tmp_path: Path) -> None:
-    through_the_line(QUICK, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != QUICK])
-def test_a_larger_architecture_goes_to_every_engine(name: str, tmp_path: Path) -> None:
-    through_the_line(name, tmp_path)
