@@ -34,11 +34,11 @@ steps:
   - prune: {importance: magnitude, ratio: 0.2, round_to: 4}
   - fit: {samples: 32, quantile: 1.0}
   - quantize: {method: ptq, scheme: portable, keep_float: ["memory*"]}
-targets: [host-onnxruntime, host-openvino]
+targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 budgets: {accuracy: {metric: auroc, min: 0.6}}
 measure: {protocol: smoke}
 """
-ENGINES = ("host-onnxruntime", "host-openvino")
+ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
 
 
 def write_pictures(folder: Path) -> None:
@@ -98,6 +98,7 @@ def test_an_inspector_goes_through_every_step(plates: tuple[Path, int, Report]) 
     effects = [step.effect for step in report.steps if step.kind == "fit"]
     assert all(effect["pictures"] == 24 and effect["held_out"] == 8 for effect in effects)
     assert float(next(step.effect["macs_after"] for step in report.steps if step.kind == "prune")) > 0
+    assert optimized(report, "iphone-15").error == ""
     before = next(item for item in report.artifacts if item.target == ENGINES[0] and item.role == "float")
     assert before.accuracy is not None
     assert before.accuracy.value > 0.8, "the original network is the fitted one"

@@ -30,11 +30,11 @@ data:
 steps:
   - finetune: {{epochs: 2, lr: 2.0e-4, batch_size: 24, distill: 0.0, augment: crop, validation: 0.2}}
   - quantize: {{method: ptq, scheme: portable}}
-targets: [host-onnxruntime, host-openvino]
+targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 budgets: {{accuracy: {{metric: recall1, min: 0.5}}}}
 measure: {{protocol: smoke}}
 """
-ENGINES = ("host-onnxruntime", "host-openvino")
+ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
 IDENTITIES, EACH = 12, 5
 
 
@@ -81,6 +81,7 @@ def test_strangers_are_found_again_in_int8(run: tuple[Path, Report]) -> None:
         assert whole.accuracy.value >= 0.9
         assert quantised.accuracy.value >= whole.accuracy.value - 0.09
         assert quantised.accuracy.extras["recall5"] >= quantised.accuracy.value
+    assert made["iphone-15", "int8"].error == ""
 
 
 @pytest.mark.build

@@ -39,7 +39,7 @@ steps:
   - prune: {{ratio: 0.1, round_to: 4, importance: magnitude}}
   - finetune: {{epochs: 1, lr: 1.0e-3, batch_size: 18, augment: crop}}
   - quantize: {{method: ptq, scheme: portable}}
-targets: [host-onnxruntime, host-openvino]
+targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 budgets: {{accuracy: {{min: 0.8}}}}
 measure: {{protocol: smoke}}
 """
@@ -69,12 +69,17 @@ def test_frames_and_a_state_go_through_every_step(stream: tuple[Path, int, Repor
         assert figures.ladder.first_broken is None
         manifest = read_manifest(folder / "out" / target)
         assert manifest.precision == "int8"
-        assert manifest.inputs[0].shape == (1, 3, 48, 64), "one frame"
-        channels = [item.shape[1] for item in manifest.state]
+        last = target == "host-litert"
+        assert manifest.inputs[0].shape == ((1, 48, 64, 3) if last else (1, 3, 48, 64)), "one frame"
+        channels = [item.shape[-1 if last else 1] for item in manifest.state]
         assert len(channels) == 5
         assert sum(channels) < 32 + 48 + 72 + 108 + 108, "pruning cut what the state holds"
         first = manifest.state[0]
-        assert first == StateTensor("state_in_0", "state_out_0", (1, channels[0], 2, 192), "float32")
+        if last:
+            assert (first.shape, first.dtype) == ((1, 2, 192, channels[0]), "int8"), "LiteRT keeps what it saw in int8"
+        else:
+            assert first == StateTensor("state_in_0", "state_out_0", (1, channels[0], 2, 192), "float32")
+    assert optimized(report, "iphone-15").error == ""
 
 
 @pytest.mark.build

@@ -34,11 +34,11 @@ steps:
   - prune: {ratio: 0.2, round_to: 2}
   - finetune: {epochs: 3, lr: 3.0e-3, batch_size: 16, augment: crop, validation: 0.1}
   - quantize: {method: ptq, scheme: portable}
-targets: [host-onnxruntime, host-openvino]
+targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 budgets: {accuracy: {min: 0.6}}
 measure: {protocol: smoke}
 """
-ENGINES = ("host-onnxruntime", "host-openvino")
+ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,8 @@ def test_clips_go_through_every_step(ways: tuple[Path, int, Report]) -> None:
         manifest = read_manifest(folder / "out" / target)
         assert manifest.precision == "int8"
         assert manifest.contract.clip == Clip(frames=6, fps=6.0)
-        assert manifest.inputs[0].shape == (1, 18, 24, 32)
+        assert manifest.inputs[0].shape == ((1, 24, 32, 18) if target == "host-litert" else (1, 18, 24, 32))
+    assert optimized(report, "iphone-15").error == ""
 
 
 @pytest.mark.build
