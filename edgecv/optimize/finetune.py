@@ -159,7 +159,9 @@ def finetune(
         raise ModelError("a two-stage network takes one picture at a time; remove data.unlabelled")
     # Convolutions are about twice as fast on a CPU, and with half precision on a GPU, with the channels last.
     for network in (module, teacher):
-        if network is not None:
+        if network is not None and all(
+            value.dim() != 5 for value in network.parameters()
+        ):  # 3-D ones have another form
             network.to(memory_format=torch.channels_last)
     result = fit(
         module,

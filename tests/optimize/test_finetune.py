@@ -54,6 +54,24 @@ def test_it_learns_and_judges_on_the_held_out_share() -> None:
     assert sorted(set(reader.reads)) == list(range(90))
 
 
+def test_a_network_of_three_dimensional_convolutions_learns_too() -> None:
+    """Only those of pictures know a form with the channels last."""
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep, self.inner = nn.Conv3d(1, 4, (1, 3, 3), padding=(0, 1, 1)), tiny_net()
+            self.back = nn.Conv3d(4, 1, 1)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.inner(self.back(self.deep(inputs.unsqueeze(2))).squeeze(2))
+            return found
+
+    data = TrainSet(TinyReader(90), CONTRACT, FAMILY)
+    result = finetune(Deep(), step=replace(STEP, epochs=2), data=data, devices=Devices("cpu"))
+    assert result.losses[1] < result.losses[0]
+
+
 def test_training_never_sees_a_held_out_sample_and_the_split_is_fixed() -> None:
     data = TrainSet(TinyReader(90), CONTRACT, FAMILY)
     train, validation = held_out(data, share=0.2, seed=3, batch_size=8)
