@@ -11,7 +11,7 @@ from tests.lines import check_line, loop_lines, run_line
 PERSONS = {"kind": "scenes-keypoints", "crop": 0.75}
 BACKBONE = {
     "model_type": "vitpose_backbone",
-    "image_size": [64, 48],
+    "image_size": [128, 96],
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -29,7 +29,7 @@ def test_a_pose_transformer_goes_to_every_engine(tmp_path: Path, simple: bool) -
     recipe = {
         "model": {
             "source": "transformers:VitPoseForPoseEstimation",
-            "input": {"size": [64, 48], "mean": [0.5] * 3, "std": [0.25] * 3, "resize": "stretch"},
+            "input": {"size": [128, 96], "mean": [0.5] * 3, "std": [0.25] * 3, "resize": "stretch"},
             "options": {"backbone_config": BACKBONE, "use_simple_decoder": simple, "num_labels": 17},
         },
         "family": {"kind": "pose", "labels": ["person"], "head": "heatmap"},
