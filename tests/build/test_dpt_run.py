@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from edgecv.runtime.load import load_artifact
 from edgecv.vision.scenes import Scene, SceneSpec
 from tests.lines import ENGINES, Line, check_line, loop_lines, run_line
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dpt")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("dpt")]
 
 OPTIONS: dict[str, Any] = {
     "hidden_size": 32,
@@ -48,7 +49,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
             "calibration": {"source": scenes("train", 8), "samples": 8},
         },
         "steps": [
-            {"prune": {"ratio": 0.25, "round_to": 4, "importance": "magnitude", "repair": False}},
             {"finetune": {"epochs": 2, "batch_size": 4}},
             {"quantize": {"method": "ptq", "scheme": "portable"}},
         ],
@@ -57,7 +57,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 
 def test_a_dpt_goes_to_every_engine(line: Line) -> None:
-    check_line(line)
+    check_line(line, pruned=False)
     for target in ENGINES:
         accuracy = line.made(target).accuracy
         assert accuracy is not None
@@ -76,11 +76,13 @@ def test_its_answer_is_relative_and_alike_on_every_engine(line: Line) -> None:
 
 
 def test_relative_depth_is_judged_after_alignment_on_real_pictures(
-    line: Line, shared_data: Path, capsys: pytest.CaptureFixture[str]
+    line: Line, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SUN RGB-D turns its bits; the unit is told on the command line."""
-    place = shared_data / "depth-mini/sun"
-    data = f"depth:{place}/SUN_color.jpg,truth={place}/SUN_depth.png,depth_unit=sun-rgbd"
+    for name, file in (("pictures/room.jpg", "SUN_color.jpg"), ("depth/room.png", "SUN_depth.png")):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(shared_data / "depth-mini/sun" / file, tmp_path / name)
+    data = f"depth:{tmp_path}/pictures,truth={tmp_path}/depth,depth_unit=sun-rgbd"
     capsys.readouterr()
     assert cli.main(["eval", str(line.folder / "out/host-onnxruntime"), "--json", "--data", data]) == 0
     figures = json.loads(capsys.readouterr().out)
