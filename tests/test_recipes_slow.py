@@ -29,16 +29,12 @@ from edgecv.report.schema import ArtifactFigures
 from edgecv.report.schema_io import read_report
 from edgecv.runtime.prove import prove
 from edgecv.vision.image import preprocess
+from tests.lines import NOISE_MARGIN_DB
 
 CLASSES = ("tench", "goldfish", "tiger shark", "hammerhead")
 EVALUATED, CALIBRATED = 3, 3
 """Pictures a class."""
 
-
-NOISE_MARGIN_DB = 3.0
-"""Random weights make rounding noise grow from layer to layer more than trained ones do, so the ladder's own
-20 dB for compilers may be out of reach. What holds for all weights: an engine that computes the Q/DQ graph
-differs from it in single rounding steps, which is less than quantisation itself changed."""
 PROOF_MARGIN_DB = 6.0
 NOT_HERE = ("iphone-15", "jetson-orin-nano")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +44,13 @@ def data_notes(reader: LabelledReader, use: str) -> list[str]:
         count = len(reader.skipped)
         notes.append(f"{count} of {count + len(reader)} samples left out. {shown_skips(reader.skipped)}")
     return [f"{use}: {note}" for note in notes]
+
+
+def loss_effect(losses: Sequence[float]) -> dict[str, float]:
+    """The mean training loss of the first and of the last epoch; nothing where there are not two to compare."""
+    if len(losses) < 2:
+        return {}
+    return {"first_epoch_loss": round(losses[0], 6), "last_epoch_loss": round(losses[-1], 6)}
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgecv.build.calibration import open_checked
-from edgecv.build.context import Context
+from edgecv.build.context import Context, loss_effect
 from edgecv.build.judge import make_judge, measure_words
 from edgecv.build.judge_pictures import JudgePictures, open_for_repair
 from edgecv.core.plain import to_plain
@@ -264,10 +264,3 @@ def _counts(made: QuantizedGraph, result: FitResult | None) -> dict[str, Any]:
         effect |= {} if result.best_score is None else {f"held_out_{result.score_name}": round(result.best_score, 6)}
         effect |= loss_effect(result.losses)
     return effect
-
-
-def loss_effect(losses: Sequence[float]) -> dict[str, float]:
-    """The mean training loss of the first and of the last epoch; nothing where there are not two to compare."""
-    if len(losses) < 2:
-        return {}
-    return {"first_epoch_loss": round(losses[0], 6), "last_epoch_loss": round(losses[-1], 6)}

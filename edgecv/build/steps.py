@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecv import backends
-from edgecv.build.context import NOTES, Context, data_notes
+from edgecv.build.context import NOTES, Context, data_notes, loss_effect
 from edgecv.build.plan import GOLDEN_SAMPLES, REFERENCE_SAMPLES, PlannedStep
 from edgecv.build.reference import collect
 from edgecv.core.artifact import sha256_file
@@ -100,7 +100,6 @@ def _prune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) ->
 
 
 def _finetune(context: Context, step: PlannedStep, recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    from edgecv.build.quantize import loss_effect
     from edgecv.optimize.finetune import finetune
     from edgecv.optimize.prune import save_module_state
     from edgecv.optimize.sparsity import kept_sparse

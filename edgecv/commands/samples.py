@@ -138,7 +138,7 @@ def data_spec(options: argparse.Namespace) -> DataSpec:
         raise UsageError(f"--data is {options.data!r}; the split is train, test or all")
     if values.get("depth_unit", "mm") not in _DEPTH_UNITS:
         raise UsageError(f"--data is {options.data!r}; depth_unit is {', '.join(_DEPTH_UNITS)}")
-    for key in values.keys() & _NUMBERS.keys():
+    for key in (key for key in _NUMBERS if key in values):
         values[key] = _number(options.data, key, values[key])
     given = {"root": options.root, "file_column": options.file_column, "label_column": options.label_column}
     given["limit"] = options.limit

@@ -28,6 +28,13 @@ from edgecv.models.two_stage import OPTION_NAMES, two_stage
 __all__ = ["build_module", "split_source"]
 
 
+HEADS = {
+    "Image": ("ForImageClassification", "ForSemanticSegmentation", "ForDepthEstimation", "ForPoseEstimation"),
+    "Video": ("ForVideoClassification",),
+}
+"""How the classes of transformers end that give plain maps or scores, by what they look at."""
+
+
 def split_source(source: str) -> tuple[str, str]:
     """``"timm:resnet18"`` -> ``("timm", "resnet18")``.
 
@@ -88,13 +95,6 @@ def _timm(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn
     if spec.input.channels != 3:
         options.setdefault("in_chans", spec.input.channels)
     return _construct(spec, lambda: timm.create_model(name, **options))
-
-
-HEADS = {
-    "Image": ("ForImageClassification", "ForSemanticSegmentation", "ForDepthEstimation", "ForPoseEstimation"),
-    "Video": ("ForVideoClassification",),
-}
-"""How the classes of transformers end that give plain maps or scores, by what they look at."""
 
 
 def _transformers(name: str, spec: ModelSpec, num_classes: int | None, base: Path) -> nn.Module:

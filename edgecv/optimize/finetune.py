@@ -157,11 +157,10 @@ def finetune(
     )
     if train.extra is not None and is_two_stage(module):
         raise ModelError("a two-stage network takes one picture at a time; remove data.unlabelled")
-    # Convolutions are about twice as fast on a CPU, and with half precision on a GPU, with the channels last.
+    # Convolutions are about twice as fast on a CPU, and with half precision on a GPU, with the channels last. The
+    # weights of three-dimensional ones have no such form.
     for network in (module, teacher):
-        if network is not None and all(
-            value.dim() != 5 for value in network.parameters()
-        ):  # 3-D ones have another form
+        if network is not None and all(value.dim() != 5 for value in network.parameters()):
             network.to(memory_format=torch.channels_last)
     result = fit(
         module,
