@@ -104,15 +104,13 @@ def dependency_graph(module: nn.Module, example: torch.Tensor) -> Any:
 
     Fang et al.: DepGraph: Towards Any Structural Pruning, arXiv:2301.12900.
     """
-    import torch_pruning
+    from edgecv.optimize.prune_search import Graph
 
     # Tracing follows gradients, so frozen layers would look like constants.
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with _quiet(), torch.enable_grad():
-        return torch_pruning.DependencyGraph().build_dependency(
-            module, example, forward_fn=lambda model, inputs: model(inputs), verbose=False
-        )
+        return Graph().build_dependency(module, example, forward_fn=lambda model, inputs: model(inputs), verbose=False)
 
 
 def find_regions(module: nn.Module, example: torch.Tensor) -> list[Region]:
@@ -361,7 +359,8 @@ def _is_fixed(graph: Any, group: Any, names: Mapping[nn.Module, str]) -> bool:
         if dependency.target.type == graph.ops.OPTYPE.OUTPUT or isinstance(layer, nn.MultiheadAttention):
             return True
         name = names.get(layer, "") if isinstance(layer, nn.Module) else ""
-        if name.rpartition(".")[2] in ATTENTION_LAYERS and graph.is_out_channel_pruning_fn(dependency.handler):
+        heads = name.rpartition(".")[2] in ATTENTION_LAYERS
+        if (heads or layer in graph.endless) and graph.is_out_channel_pruning_fn(dependency.handler):
             return True
     return False
 

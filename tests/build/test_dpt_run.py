@@ -49,6 +49,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
             "calibration": {"source": scenes("train", 8), "samples": 8},
         },
         "steps": [
+            {"prune": {"ratio": 0.25, "round_to": 4}},
             {"finetune": {"epochs": 2, "batch_size": 4}},
             {"quantize": {"method": "ptq", "scheme": "portable"}},
         ],
@@ -57,7 +58,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 
 def test_a_dpt_goes_to_every_engine(line: Line) -> None:
-    check_line(line, pruned=False)
+    check_line(line)
     for target in ENGINES:
         accuracy = line.made(target).accuracy
         assert accuracy is not None

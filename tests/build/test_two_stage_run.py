@@ -18,6 +18,7 @@ from edgecv.runtime.load import load_artifact
 from edgecv.runtime.session import open_session
 from edgecv.runtime.spec import PipelineSpec
 from edgecv.vision.scenes import Scene, SceneSpec
+from tests.lines import ENGINES, TARGETS, rungs_of
 
 RECIPE = """\
 recipe: 1
@@ -55,7 +56,6 @@ DATA = {
     "mask": ("scenes-instances", "mask_ap50"),
     "keypoint": ("scenes-keypoints", "oks_ap50"),
 }
-ENGINES = ("host-onnxruntime", "host-openvino", "host-litert")
 
 
 def built(
@@ -157,23 +157,36 @@ def frames_of(artifact: str, video: Path) -> list[FrameResult]:
     return seen
 
 
-@pytest.mark.build
+@pytest.mark.slow
 @pytest.mark.xdist_group("two-stage-mask")
 def test_masks_come_out_of_the_graph(tmp_path: Path) -> None:
-    out, report, _ = built("mask", tmp_path, targets="host-onnxruntime")
+    out = line_of("mask", tmp_path)
     manifest = read_manifest(out / "host-onnxruntime")
     assert [item.shape for item in manifest.outputs] == [(1, 4, 4), (1, 4), (1, 4), (1, 4, 28, 28)]
-    assert all(item.error == "" for item in report.artifacts)
-    frames_of(str(out / "host-onnxruntime"), tmp_path / "out.mp4")
+    frames_of(str(out / "host-litert"), tmp_path / "out.mp4")
 
 
-@pytest.mark.build
+@pytest.mark.slow
 @pytest.mark.xdist_group("two-stage-keypoint")
 def test_keypoints_come_out_of_the_graph(tmp_path: Path) -> None:
-    out, _, _ = built("keypoint", tmp_path, targets="host-onnxruntime")
+    out = line_of("keypoint", tmp_path)
     manifest = read_manifest(out / "host-onnxruntime")
     assert [item.shape for item in manifest.outputs] == [(1, 4, 4), (1, 4), (1, 4 * 17, 56, 56)]
-    seen = frames_of(str(out / "host-onnxruntime"), tmp_path / "out.mp4")
+    seen = frames_of(str(out / "host-openvino"), tmp_path / "out.mp4")
     poses = [item.result for item in seen]
     assert all(isinstance(item, Poses) for item in poses)
     assert any(len(item) for item in poses)
+
+
+def line_of(kind: str, folder: Path) -> Path:
+    """The run of a network with random weights, cut and in int8 for every engine, which all compute the same."""
+    out, report, _ = built(kind, folder, targets=", ".join(TARGETS), steps="  - prune: {ratio: 0.1, round_to: 1}")
+    effect = next(step.effect for step in report.steps if step.kind == "prune")
+    assert float(effect["macs_after"]) < float(effect["macs_before"])
+    for item in report.artifacts:
+        assert item.error == "", item.target
+        if item.role == "optimized" and item.target in ENGINES:
+            rung = rungs_of(item)[f"compiled {item.backend}"]
+            told = {name: (rung.outcome, rung.sqnr_db) for name, rung in rungs_of(item).items()}
+            assert rung.outcome == "pass", f"{item.target}: {told}"
+    return out

@@ -33,8 +33,10 @@ data:
   eval: {kind: scenes-keypoints, split: train, limit: 20}
   calibration: {source: {kind: scenes-keypoints, split: test, limit: 16}, samples: 16, select: random}
 steps:
+  - prune: {ratio: 0.1, round_to: 1}
+  - finetune: {epochs: 4, lr: 1.0e-3, batch_size: 8}
   - quantize: {method: ptq, scheme: portable}
-targets: [host-onnxruntime, host-openvino, host-litert]
+targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 measure: {protocol: smoke}
 """
 
