@@ -106,11 +106,12 @@ def _rungs(
         )
         if QDQ_TORCH in by_name:
             budget = recipe.budgets.accuracy
+            trained = any(getattr(step, "method", "") == "qat" for step in recipe.steps)
             rungs.append(
                 judge.rung(
                     reference,
                     by_name[QDQ_TORCH],
-                    min_db=QUANTISATION_MIN_DB,
+                    min_db=None if trained else QUANTISATION_MIN_DB,
                     min_agreement=QUANTISATION_MIN_AGREEMENT,
                     blame="quantisation",
                     max_drop=None if budget is None else budget.max_drop,

@@ -249,9 +249,8 @@ def check_files(listing: Listing, progress: Progress) -> FileReader:
             task.advance(len(batch))
     if broken:
         many = f"{len(broken)} truths are" if len(broken) > 1 else "1 truth is"
-        reasons = shown_skips(broken).rstrip(".")
         raise DataError(
-            f"{listing.place}: {many} broken: {reasons}. Correct them, or leave their pictures out by only."
+            f"{listing.place}: {many} broken: {shown_skips(broken)}. Correct them, or leave their pictures out by only."
         )
     return FileReader(checked, skipped=skipped, notes=listing.notes)
 
@@ -285,10 +284,10 @@ def open_files(listing: Listing, *, limit: int | None, strict: bool, progress: P
 
 
 def shown_skips(skipped: Mapping[str, str]) -> str:
-    """The first few reasons, in one line."""
+    """The first few reasons, in one line without a stop at its end."""
     lines = [f"{name}: {reason}" for name, reason in list(skipped.items())[:SHOWN]]
     more = len(skipped) - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(line.rstrip(".") for line in lines) + (f"; and {more} more" if more > 0 else "")
 
 
 def _pool() -> ThreadPoolExecutor:

@@ -29,7 +29,7 @@ PREPROCESS_MIN_DB = 40.0
 """Against the input of calibration, rounded as the engine's is. The same code gives the same bits; another build of
 OpenCV may round some cubic or area pixels otherwise (45 dB and more); an offset of one pixel leaves 15 to 35 dB."""
 QUANTISATION_MIN_DB = 5.0
-"""Q/DQ against the float model it came from. QAT moves the weights, so the answers decide below."""
+"""Q/DQ against the float model it came from, after calibration alone."""
 COMPILER_MIN_DB = 20.0
 """Compiled int8 against the Q/DQ graph: same scales, so only single rounding steps may differ."""
 FLOAT_COMPILER_MIN_DB = 40.0
@@ -148,14 +148,15 @@ class Judge:
         reference: Outputs,
         other: Outputs,
         *,
-        min_db: float,
+        min_db: float | None,
         min_agreement: float,
         blame: str,
         max_drop: float | None = None,
     ) -> Rung:
         """Hold ``other`` against ``reference``; breaks below ``min_db`` (not for outputs whose rows the network itself
-        puts in order, `families.sorts_rows`), or where the answers change and the metric falls by more than
-        ``max_drop`` (the budget's, for what may cost accuracy) or by what is next to nothing.
+        puts in order, `families.sorts_rows`, and not where ``min_db`` is None because the weights were trained
+        between), or where the answers change and the metric falls by more than ``max_drop`` (the budget's, for what
+        may cost accuracy) or by what is next to nothing.
 
         Blames ``blame`` where the numbers are off, ``metric`` where only the task metric fell.
         """
@@ -166,7 +167,9 @@ class Judge:
         agreement, before, after = self.agreement(mine, theirs), self.score(mine), self.score(theirs)
         guilty = ""
         # Where two scores nearly tie, rows change places: of such outputs only the answers can be compared.
-        off = decibel == float("-inf") if self._ranked else decibel < min_db
+        if self._ranked:
+            min_db = None
+        off = decibel == float("-inf") or (min_db is not None and decibel < min_db)
         share = metric_unit(self._metric) == "share"
         equal = max(EQUAL_METRIC if share else EQUAL_METRIC_DB, max_drop or 0.0)
         if off or (agreement < min_agreement and before - after > equal):
@@ -181,7 +184,7 @@ class Judge:
             max_abs_error=max_abs_error(reference.arrays, other.arrays),
             agreement=agreement,
             metric=after,
-            min_sqnr_db=None if self._ranked else min_db,
+            min_sqnr_db=min_db,
             outcome="fail" if guilty else "pass",
             blame=guilty,
         )

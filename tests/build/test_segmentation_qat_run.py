@@ -29,8 +29,7 @@ def run(folder: Path, quantize: str, targets: str) -> Report:
     recipe = begin + STEPS % quantize + "targets:" + rest.split("targets:")[1]
     (folder / "blobs.yaml").write_text(recipe)
     words = ["optimize", str(folder / "blobs.yaml"), "--out", str(folder / "out"), "--cache", str(folder / "cache")]
-    # 3: the ladder compares with the network before, which training on labels leaves far behind here.
-    assert cli.main([*words, "--set", f"targets={targets}", "--set", "budgets={}"]) in (0, 3)
+    assert cli.main([*words, "--set", f"targets={targets}", "--set", "budgets={}"]) == 0
     return read_report(folder / "out")
 
 
@@ -52,5 +51,8 @@ def test_qat_learns_from_masks_and_the_compiled_files_keep_it(tmp_path: Path) ->
         assert accuracy(report, target) > before + 0.05, "the labels taught nothing"
         assert accuracy(report, target) == pytest.approx(accuracy(report, "host-onnxruntime"), abs=0.02)
         assert artifact.error == ""
-        assert rungs_of(artifact)[f"compiled {artifact.backend}"].outcome == "pass"
+        rungs = rungs_of(artifact)
+        assert rungs[f"compiled {artifact.backend}"].outcome == "pass"
+        # The labels left the network before far behind: what counts is that the answers became no worse.
+        assert rungs["Q/DQ torch"].outcome == "pass"
     assert optimized(report, "iphone-15").error == ""

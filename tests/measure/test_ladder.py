@@ -97,6 +97,16 @@ def test_answers_that_change_and_get_worse_blame_the_stage_too() -> None:
     assert rung.blame == "decode"
 
 
+def test_where_weights_were_trained_between_only_the_answers_count() -> None:
+    """QAT on labels made a network of 0.6 mIoU one of 0.9, and was called broken because its numbers had changed."""
+    reference, trained = outputs("float torch", 0.0), outputs("Q/DQ torch", 0.0)
+    far = Outputs(trained.name, tuple(array * 20 - 3 for array in trained.arrays))
+    wrong = Outputs(trained.name, tuple(-array for array in trained.arrays))
+    for other, min_db, blame in ((far, 5.0, "quantisation"), (far, None, ""), (wrong, None, "quantisation")):
+        rung = judge().rung(reference, other, min_db=min_db, min_agreement=0.85, blame="quantisation")
+        assert (rung.blame, rung.min_sqnr_db) == (blame, min_db)
+
+
 def test_what_the_budget_allows_is_the_gates_to_judge() -> None:
     """A DETR within its point was called broken: its answers change on a picture in six, and it lost 0.4 points."""
     reference = outputs("graph", 0.0)
