@@ -30,6 +30,7 @@ model:
   input: {size: [128, 160], mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25], resize: stretch}
 family: {kind: pose, head: yolo-pose, labels: [person], score_threshold: 0.3}
 data:
+  train: {kind: scenes-keypoints, split: train, limit: 40}
   eval: {kind: scenes-keypoints, split: train, limit: 20}
   calibration: {source: {kind: scenes-keypoints, split: test, limit: 16}, samples: 16, select: random}
 steps:
@@ -76,6 +77,15 @@ def test_boxes_and_keypoints_survive_int8_on_every_engine(people: tuple[Path, Re
         assert small is not None
         assert plain.value > 0.3, "it did not learn"
         assert small.value > plain.value - 0.1
+
+
+@pytest.mark.build
+@pytest.mark.xdist_group("people")
+def test_it_is_cut_and_compiles_for_a_phone(people: tuple[Path, Report]) -> None:
+    _, report = people
+    cut = next(step.effect for step in report.steps if step.kind == "prune")
+    assert float(cut["macs_after"]) < 0.95 * float(cut["macs_before"])
+    assert [item.error for item in report.artifacts if item.target == "iphone-15"] == ["", ""]
 
 
 @pytest.mark.build

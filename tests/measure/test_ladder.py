@@ -97,6 +97,20 @@ def test_answers_that_change_and_get_worse_blame_the_stage_too() -> None:
     assert rung.blame == "decode"
 
 
+@pytest.mark.parametrize(("pictures", "changed", "blame"), [(20, 1, ""), (20, 2, "compiler"), (8, 1, "compiler")])
+def test_one_picture_of_many_may_change_its_answer(pictures: int, changed: int, blame: str) -> None:
+    """A YOLO-pose, 57 dB from its Q/DQ graph, lost a person at the threshold on one picture of twenty."""
+    values = np.tile(np.array([1.0, 0.0, 0.0], dtype=np.float32), (pictures, 1))
+    other = values.copy()
+    other[:changed] = other[:changed, ::-1]
+    spec = FamilySpec("classification", ("a", "b", "c"))
+    judging = Judge(spec, InputContract((4, 4)), [0] * pictures, "top1")
+    rung = judging.rung(
+        Outputs("graph", (values,)), Outputs("compiled", (other,)), min_db=-100, min_agreement=0.97, blame="compiler"
+    )
+    assert rung.blame == blame
+
+
 def test_where_weights_were_trained_between_only_the_answers_count() -> None:
     """QAT on labels made a network of 0.6 mIoU one of 0.9, and was called broken because its numbers had changed."""
     reference, trained = outputs("float torch", 0.0), outputs("Q/DQ torch", 0.0)
