@@ -25,7 +25,7 @@ from edgecv.runtime.sources import parse as parse_source
 from edgecv.runtime.sources.synthetic import synthetic_source
 from edgecv.vision.image import Image
 
-_OF_KINDS = ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "noise", "shot")
+_OF_KINDS = ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "caption", "noise", "shot")
 _KEYS = (*_OF_KINDS, "split", "file_column", "label_column", "limit")
 _NUMBERS: dict[str, tuple[type[float] | type[int], float, float, str]] = {
     "crop": (float, 0.1, 10.0, "a width over a height, 0.1 to 10, such as 0.75"),

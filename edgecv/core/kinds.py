@@ -61,6 +61,7 @@ DataKind = Literal[
     "coco-masks",
     "images",
     "video-frames",
+    "coco-captions",
     "masks",
     "text",
     "pairs",
@@ -132,9 +133,9 @@ class DataFacts:
     ``root`` is the folder of the pictures where ``path`` is a list of them; ``only`` picks pictures by name;
     ``truth`` is the folder or pattern of the files that hold each picture's truth (``truth_needed``: there must be
     one); ``ignore_index`` a value in them that is not judged, ``depth_unit`` what they count in; ``crop`` makes
-    each person a sample; ``noise`` and ``shot`` are how much noise is put on clean pictures. ``classes`` says whether
-    what a picture shows is known without reading those files, so that pictures can be picked evenly over the classes;
-    ``split`` that ``split: train`` shows files otherwise.
+    each person a sample; ``caption`` picks by what is said of a picture; ``noise`` and ``shot`` are how much noise is
+    put on clean pictures. ``classes`` says whether what a picture shows is known without reading those files, so that
+    pictures can be picked evenly over the classes; ``split`` that ``split: train`` shows files otherwise.
     """
 
     path: Literal["none", "folder", "file", "pictures", "videos"]
@@ -146,6 +147,7 @@ class DataFacts:
     ignore_index: bool = False
     depth_unit: bool = False
     crop: bool = False
+    caption: bool = False
     noise: bool = False
     shot: bool = False
     classes: bool = True
@@ -240,6 +242,7 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "coco-masks": DataFacts("file", "the instances json", root=True, only=True),
     "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True, classes=False),
     "video-frames": DataFacts("videos", "a video, a folder of videos, or a glob", only=True, classes=False),
+    "coco-captions": DataFacts("file", "the captions json", root=True, only=True, caption=True, classes=False),
     "masks": DataFacts(
         "pictures", "a folder of pictures, or a glob", only=True, truth=True, ignore_index=True, classes=False
     ),
@@ -302,5 +305,5 @@ def data_facts(kind: Any) -> DataFacts | None:
 
 
 def kinds_with(key: str) -> tuple[DataKind, ...]:
-    """The kinds of data that take ``key``: root, only, truth, ignore_index, depth_unit, crop, noise or shot."""
+    """The kinds of data that take ``key``, which is one of the keys of `DataFacts`, such as root or noise."""
     return tuple(kind for kind, facts in DATA_KINDS.items() if getattr(facts, key))

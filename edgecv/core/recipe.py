@@ -142,6 +142,13 @@ class DataSpec:
             "height (0.75 for inputs of 256 x 192); without it, whole pictures",
         },
     )
+    caption: str | None = field(
+        default=None,
+        metadata={
+            "min_length": 1,
+            "description": "captions: pictures of which a caption has one of these words, such as street car",
+        },
+    )
     noise: float | None = field(
         default=None,
         metadata={

@@ -49,8 +49,8 @@ class Picture:
     height: float
 
 
-def read_tables(path: Path, *, what: str) -> dict[str, list[Any]]:
-    """The tables of a json file; ``what`` file is needed, for errors.
+def read_tables(path: Path, *, what: str, names: Sequence[str] = _TABLES) -> dict[str, list[Any]]:
+    """The tables ``names`` of a json file; ``what`` file is needed, for errors.
 
     Raises:
         DataError: it is no json, or lacks a table.
@@ -59,12 +59,12 @@ def read_tables(path: Path, *, what: str) -> dict[str, list[Any]]:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no json ({error}); a COCO {what} file is needed") from error
-    tables = {name: found.get(name) if isinstance(found, dict) else None for name in _TABLES}
+    tables = {name: found.get(name) if isinstance(found, dict) else None for name in names}
     missing = [name for name, table in tables.items() if not isinstance(table, list)]
     if missing:
         raise DataError(
             f"{path} has no list of {' and of '.join(missing)}; a COCO {what} file with the lists "
-            f"{', '.join(_TABLES)} is needed"
+            f"{', '.join(names)} is needed"
         )
     return {name: list(table) for name, table in tables.items() if table is not None}
 

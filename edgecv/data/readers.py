@@ -76,6 +76,12 @@ def _video_csv(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     return list_video_csv(spec, base=base, labels=labels)
 
 
+def _captions(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
+    from edgecv.data.coco_captions import list_captions
+
+    return list_captions(spec, base=base, labels=labels)
+
+
 def _keypoints(spec: DataSpec, *, base: Path, labels: Sequence[str]) -> Listing:
     from edgecv.data.coco_keypoints import list_keypoints
 
@@ -111,6 +117,7 @@ _LISTERS: dict[DataKind, Callable[..., Listing]] = {
     "csv": list_csv,
     "coco": list_coco,
     "coco-keypoints": _keypoints,
+    "coco-captions": _captions,
     "videofolder": _video_folder,
     "video-csv": _video_csv,
     "coco-masks": _coco_masks,
@@ -347,7 +354,7 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
 
 def _unset(key: str, value: Any) -> bool:
     """Settings that came later count only where they are used, so that they change no older hash."""
-    return key in ("only", "ignore_index", "crop", "depth_unit", "noise", "shot") and value is None
+    return key in ("only", "ignore_index", "crop", "depth_unit", "caption", "noise", "shot") and value is None
 
 
 def _add_file(digest: "hashlib._Hash", path: str, *, start: int) -> None:

@@ -188,7 +188,7 @@ def _data_fits(spec: DataSpec, where: KeyPath, family: dict[str, Any], steps: An
     if facts is None or not facts.data:
         return
     allowed, hint = facts.data, ""
-    bare: tuple[DataKind, ...] = () if facts.clips else ("images", "video-frames")
+    bare: tuple[DataKind, ...] = () if facts.clips else ("images", "video-frames", "coco-captions")
     if where[1] == "train":
         labels = [step for _, step in typed_steps(steps) if reads_labels(step, family)]
         allowed = allowed if labels else (*allowed, *bare)
@@ -214,7 +214,7 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
         if spec.split != "all" and not facts.split:
             bundled = ", ".join(kind for kind, others in DATA_KINDS.items() if others.path == "none" or others.split)
             yield ("split",), f"is {spec.split!r}; only {bundled} have splits: name another path for {spec.kind}"
-    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "noise", "shot"):
+    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "caption", "noise", "shot"):
         value = getattr(spec, key)
         if value is not None and not getattr(facts, key):
             yield (key,), f"is {value!r}; it goes only with data of kind {', '.join(kinds_with(key)) or 'none'}"
