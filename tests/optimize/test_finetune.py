@@ -17,7 +17,15 @@ from edgecv.errors import DataError, ModelError
 from edgecv.models.two_stage import TwoStage
 from edgecv.optimize.batches import make_batches
 from edgecv.optimize.fabric import Devices
-from edgecv.optimize.finetune import FinetuneResult, TrainSet, class_score, family_objective, finetune, held_out
+from edgecv.optimize.finetune import (
+    FinetuneResult,
+    TrainSet,
+    can_have_channels_last,
+    class_score,
+    family_objective,
+    finetune,
+    held_out,
+)
 
 from .tiny_reader import CONTRACT, FAMILY, TinyReader, tiny_net
 
@@ -70,6 +78,20 @@ def test_a_network_of_three_dimensional_convolutions_learns_too() -> None:
     data = TrainSet(TinyReader(90), CONTRACT, FAMILY)
     result = finetune(Deep(), step=replace(STEP, epochs=2), data=data, devices=Devices("cpu"))
     assert result.losses[1] < result.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "may"),
+    [
+        (nn.Conv2d(12, 24, 1, stride=2), False),
+        (nn.Conv2d(16, 24, 1, stride=2), True),
+        (nn.Conv2d(12, 24, 1), True),
+        (nn.Conv2d(12, 24, 3, stride=2), True),
+        (nn.Conv3d(16, 24, 1), False),
+    ],
+)
+def test_channels_come_last_but_where_a_gradient_would_write_past_its_memory(layer: nn.Module, *, may: bool) -> None:
+    assert can_have_channels_last(nn.Sequential(nn.Conv2d(3, 12, 3), layer)) is may
 
 
 def test_training_never_sees_a_held_out_sample_and_the_split_is_fixed() -> None:
