@@ -24,7 +24,7 @@ def test_the_loop_over_pictures_tells_the_digits_and_draws_them(digits_run: Digi
     labels = read_manifest(artifact).family.labels
     reader = open_reader(DataSpec("sklearn-digits", split="test", limit=20), base=tmp_path, labels=labels)
     samples = [reader[number] for number in range(len(reader))]
-    large = [cv2.resize(sample.image, (160, 160), interpolation=cv2.INTER_NEAREST) for sample in samples]
+    large = [cv2.resize(sample.image, (160, 160), interpolation=cv2.INTER_LINEAR) for sample in samples]
     frames = [cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) for image in large]
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate(frames):
