@@ -16,6 +16,7 @@ from edgecv.optimize.behind import activations
 from edgecv.optimize.examples import Example, all_inputs, picture_shape, pictures
 from edgecv.optimize.flat import remove_guards
 from edgecv.optimize.graph import QUANTIZE, get_constant
+from edgecv.optimize.pixel_grid import avoid_pixel_ties
 from edgecv.optimize.requantize import avoid_ties
 from edgecv.optimize.rules import Plan
 from edgecv.optimize.snap import snap_biases, snap_slopes, snap_weights
@@ -78,6 +79,8 @@ def wrap_up(
         plan.why[layer] = plan.why.pop(guard, "")
     snap_weights(graph)
     snap_slopes(graph)
+    shown = pictures(calibration, limit=SATURATION_SAMPLES, shape=picture_shape(example))
+    avoid_pixel_ties(graph, (all_inputs(picture)[0].numpy() for picture in shown))
     avoid_ties(graph)
     snap_biases(graph)
     program: ExportedProgram = seal(graph, all_inputs(example))

@@ -11,8 +11,8 @@ from edgecv.core.contract import InputContract
 from edgecv.core.recipe import Quantize
 from edgecv.optimize.graph import QUANTIZE
 from edgecv.optimize.histogram import Range
-from edgecv.optimize.pixel_grid import pixel_range
-from edgecv.optimize.ptq import Prepared, prepare_ptq
+from edgecv.optimize.pixel_grid import avoid_pixel_ties, pixel_range
+from edgecv.optimize.ptq import Prepared, prepare_ptq, quantize_ptq
 
 from .quantize_nets import batches, example, residual
 
@@ -106,3 +106,53 @@ def test_an_input_that_shares_its_scale_keeps_the_shared_one() -> None:
     torch.manual_seed(0)
     made = prepared(STEP, module=Joined().eval())
     assert input_step(made)[0] > 2 / 255
+
+
+def centred() -> np.ndarray:
+    """Pictures prepared with a mean of 0.5 and a std of 0.25: pixels 0 and 255 become -2 and 2."""
+    drawn = np.random.default_rng(1).integers(0, 256, size=(16, *example().shape[1:]))
+    return ((drawn / 255 - 0.5) / 0.25).astype(np.float32)
+
+
+def all_pixels() -> np.ndarray:
+    """The 256 values that such pictures have."""
+    return ((np.arange(256) / 255 - 0.5) / 0.25).astype(np.float32)
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("ranges", ["auto", "minmax"])
+def test_no_pixel_of_a_centred_picture_lies_between_two_steps(ranges: str) -> None:
+    """The widest range has one step a pixel value there, 4 / 255, and 0 between pixels 127 and 128: all are ties."""
+    step = replace(STEP, ranges=ranges)  # type: ignore[arg-type]
+    made = quantize_ptq(residual(), example(), step=step, calibration=batches(centred()))
+    scale = made.plan[0].scale_max
+    assert scale == pytest.approx(4 / 255, rel=0.005)
+    exact = all_pixels().astype(np.float64) / scale
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 5e-4
+    divided = np.round(all_pixels() / np.float32(scale))
+    multiplied = np.round(all_pixels() * (np.float32(1) / np.float32(scale)))
+    assert np.array_equal(divided, multiplied), "engines round apart"
+
+
+@pytest.mark.build
+def test_all_that_shares_the_scale_moves_with_it() -> None:
+    torch.manual_seed(0)
+    module = Joined().eval()
+    module.one.weight.data.mul_(1e-3)
+    made = quantize_ptq(module, example(), step=STEP, calibration=batches(centred()))
+    scales = [item.scale_max for item in made.plan if item.kind == "activation"]
+    assert scales[:3] == [scales[0]] * 3, "the input, what is joined to it, and both together"
+    assert scales[0] > 4 / 255
+
+
+@pytest.mark.build
+def test_values_that_are_no_pixels_move_nothing() -> None:
+    made = prepare_ptq(residual(), example(), step=STEP, calibration=batches(centred()))
+    before = input_step(made)
+    many = np.random.default_rng(0).uniform(-2, 2, size=(1, 3, 32, 32)).astype(np.float32)
+    assert avoid_pixel_ties(made.graph, [many]) == 0
+    assert avoid_pixel_ties(made.graph, [np.float32([0.0, before[0]])]) == 0, "they lie on steps"
+    assert avoid_pixel_ties(made.graph, []) == 0
+    assert input_step(made) == before
+    assert avoid_pixel_ties(made.graph, [np.float32([1.5 * before[0]])]) == 1
+    assert before[0] < input_step(made)[0] <= before[0] * 1.004
