@@ -22,6 +22,7 @@ from edgecv.core.figures import (
     Tag,
     Verdict,
 )
+from edgecv.core.kinds import lower_is_better
 from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.recipe import Budgets
 from edgecv.errors import BudgetError, MeasurementError
@@ -195,7 +196,7 @@ def _drop(run: Run, target: TargetPlan, before: AccuracyFigures, after: Accuracy
     ]
     if len(paths) == 2 and all(path.is_file() for path in paths):
         return judge_parts(load_parts(paths[0]), load_parts(paths[1]), max_drop=max_drop)
-    return judge_drop(before.per_sample, after.per_sample, max_drop=max_drop)
+    return judge_drop(before.per_sample, after.per_sample, max_drop=max_drop, errors=lower_is_better(before.metric))
 
 
 def _latency(run: Run, plan: FilePlan) -> LatencyFigures | None:

@@ -10,7 +10,7 @@ from edgecv import families
 from edgecv.build.judge_pictures import MOST_PICTURES, JudgePictures
 from edgecv.build.plan import metric_name
 from edgecv.core.figures import AccuracyFigures
-from edgecv.core.kinds import metric_unit
+from edgecv.core.kinds import lower_is_better, metric_unit
 from edgecv.core.protocols import Graded, Parts, PartsMetric, Reader
 from edgecv.core.recipe import Recipe
 from edgecv.core.results import Detections
@@ -140,7 +140,8 @@ def _likeness(recipe: Recipe, reader: Reader, reference: Any, max_drop: float | 
 def _judged(before: Scored, after: Scored, max_drop: float | None) -> Judged:
     if before.parts is not None and after.parts is not None:
         return Judged(after.figures.value, judge_parts(before.parts, after.parts, max_drop=max_drop))
-    drop = judge_drop(before.figures.per_sample, after.figures.per_sample, max_drop=max_drop)
+    one, other = before.figures, after.figures
+    drop = judge_drop(one.per_sample, other.per_sample, max_drop=max_drop, errors=lower_is_better(one.metric))
     return Judged(after.figures.value, drop)
 
 

@@ -45,6 +45,8 @@ MetricName = Literal[
     "psnr",
     "ssim",
     "delta1",
+    "abs_rel",
+    "rmse_m",
     "auroc",
     "hmean",
 ]
@@ -196,7 +198,7 @@ FAMILY_KINDS: dict[FamilyKind, FamilyFacts] = {
     ),
     "depth": FamilyFacts(
         # What is drawn larger looks nearer, and its true depth would not say so.
-        ("delta1",),
+        ("delta1", "abs_rel", "rmse_m"),
         ("depth", "scenes-depth"),
         labels=("depth",),
         loss=True,
@@ -285,8 +287,20 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "scenes-noisy": DataFacts("none", noise=True, shot=True, classes=False),
 }
 
-METRIC_UNITS: dict[str, str] = {"psnr": "dB"}
-"""The units of the metrics that are no shares from 0 to 1."""
+METRIC_UNITS: dict[str, str] = {"psnr": "dB", "rmse_m": "m"}
+"""The units of the metrics that are no shares."""
+ERRORS = frozenset(("abs_rel", "rmse_m"))
+"""The metrics of which less is better; they have no upper end."""
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether ``metric`` is an error."""
+    return metric in ERRORS
+
+
+def metric_loss(metric: str, before: float, after: float) -> float:
+    """How much worse ``after`` is than ``before``, in the metric's own unit; below 0 where it is better."""
+    return after - before if lower_is_better(metric) else before - after
 
 
 def metric_unit(metric: str) -> str:

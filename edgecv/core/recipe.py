@@ -233,10 +233,18 @@ class AccuracyBudget:
         default="top1", metadata={"description": "metric of the family (default: the family's first)"}
     )
     max_drop: float | None = field(
-        default=None, metadata={"ge": 0, "description": "0.01 = one point of a share 0..1; psnr: in dB"}
+        default=None,
+        metadata={
+            "ge": 0,
+            "description": "how much worse it may be: 0.01 = one point of a share 0..1 or of abs_rel; psnr: in dB; "
+            "rmse_m: in metres",
+        },
     )
     min: float | None = field(
         default=None, metadata={"ge": 0, "description": "lowest allowed value: a share 0..1; psnr: in dB"}
+    )
+    max: float | None = field(
+        default=None, metadata={"ge": 0, "description": "highest allowed value of an error: abs_rel, rmse_m (metres)"}
     )
 
 

@@ -26,7 +26,7 @@ from edgecv.vision.maps import plane_to_picture
 
 KIND = "depth"
 HEAD_NAMES: tuple[str, ...] = ("metric", "log", "inverse", "relative")
-METRICS: tuple[str, ...] = ("delta1",)
+METRICS: tuple[str, ...] = ("delta1", "abs_rel", "rmse_m")
 
 _FEWEST_PIXELS = 10
 _SAME_SHARE = 0.95
@@ -107,31 +107,29 @@ def agree(one: DepthMap, other: DepthMap) -> bool:
 
 
 def metric(spec: FamilySpec, name: str) -> "DepthMetric":
-    """How well distances are found; ``name`` is ``delta1``.
+    """How well distances are found; ``name`` is ``delta1``, ``abs_rel`` or ``rmse_m``.
 
     Raises:
         UsageError: there is no such metric.
     """
     if name not in METRICS:
-        raise UsageError(f"depth has no metric {name!r}; allowed: {', '.join(METRICS)} (abs_rel and rmse stand beside)")
-    return DepthMetric(spec)
+        raise UsageError(f"depth has no metric {name!r}; allowed: {', '.join(METRICS)}")
+    return DepthMetric(spec, name)
 
 
 class DepthMetric:
     """The usual figures of depth, each computed over a picture's judged pixels, then averaged over the pictures.
 
-    ``delta1``: share of pixels whose distance is within a factor of 1.25 of the truth; beside it ``abs_rel``, the mean
-    of |found - true| / true, and ``rmse_m``, the root of the mean squared error in metres (D. Eigen et al., "Depth Map
-    Prediction from a Single Image", 2014, arXiv:1406.2283). Relative results are first aligned by the scale
-    and shift that fit the true inverse depth best in the least squares sense (R. Ranftl et al., MiDaS,
-    arXiv:1907.01341).
+    ``delta1``: share of pixels whose distance is within a factor of 1.25 of the truth; ``abs_rel``: the mean of
+    |found - true| / true; ``rmse_m``: the root of the mean squared error in metres (D. Eigen et al., "Depth Map
+    Prediction from a Single Image", 2014, arXiv:1406.2283). The one of them by its name, the others beside it. Relative
+    results are first aligned by the scale and shift that fit the true inverse depth best in the least squares sense
+    (R. Ranftl et al., MiDaS, arXiv:1907.01341).
     """
 
-    def __init__(self, spec: FamilySpec) -> None:
-        self._spec = spec
-        self._delta: list[float] = []
-        self._abs_rel: list[float] = []
-        self._rmse: list[float] = []
+    def __init__(self, spec: FamilySpec, name: str = METRICS[0]) -> None:
+        self._spec, self._name = spec, name
+        self._found: dict[str, list[float]] = {known: [] for known in METRICS}
 
     def update(self, result: DepthMap, truth: DepthTruth) -> None:
         """Add one picture.
@@ -156,21 +154,21 @@ class DepthMetric:
         found = result.values[judged].astype(np.float64)
         if not result.metric:
             found = _aligned(found, true, low, high)
-        self._delta.append(float((ratio(found, true) < LIMIT).mean()))
-        self._abs_rel.append(float((np.abs(found - true) / true).mean()))
-        self._rmse.append(float(np.sqrt(((found - true) ** 2).mean())))
+        self._found["delta1"].append(float((ratio(found, true) < LIMIT).mean()))
+        self._found["abs_rel"].append(float((np.abs(found - true) / true).mean()))
+        self._found["rmse_m"].append(float(np.sqrt(((found - true) ** 2).mean())))
 
     def compute(self) -> AccuracyFigures:
-        """``delta1``, 0 to 1, with abs_rel and rmse_m beside it; ``per_sample`` is each picture's delta1.
+        """The metric, with the others beside it; ``per_sample`` is each picture's value of it.
 
         Raises:
             DataError: there was no picture.
         """
-        if not self._delta:
+        mine = self._found[self._name]
+        if not mine:
             raise DataError("no picture was judged; give at least one")
-        extras = {"abs_rel": float(np.mean(self._abs_rel)), "rmse_m": float(np.mean(self._rmse))}
-        value = float(np.mean(self._delta))
-        return AccuracyFigures("delta1", value, len(self._delta), extras=extras, per_sample=tuple(self._delta))
+        extras = {name: float(np.mean(values)) for name, values in self._found.items() if name != self._name}
+        return AccuracyFigures(self._name, float(np.mean(mine)), len(mine), extras=extras, per_sample=tuple(mine))
 
 
 def loss(outputs: Any, truths: Any, spec: FamilySpec, *, label_smoothing: float) -> Any:

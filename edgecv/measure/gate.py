@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecv.core.figures import AccuracyFigures, DropFigures, Interval, LatencyFigures, Outcome, Verdict
-from edgecv.core.kinds import metric_unit
+from edgecv.core.kinds import lower_is_better, metric_unit
 from edgecv.core.protocols import Parts
 from edgecv.core.recipe import AccuracyBudget, Budgets, LatencyBudget
 from edgecv.errors import MeasurementError
@@ -28,13 +28,15 @@ def judge_drop(
     candidate: Sequence[float],
     *,
     max_drop: float | None,
+    errors: bool = False,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> DropFigures:
     """Loss of a metric, ``mean(reference) - mean(candidate)``, with a paired bootstrap interval over samples.
 
-    Both sequences hold one score per sample of the same evaluation set in the same order, a share 0..1 or in dB.
+    Both sequences hold one score per sample of the same evaluation set in the same order, a share 0..1 or in dB; or
+    ``errors``, of which less is better, so that the loss is what is added to them.
     The outcome is ``pass`` where the whole interval is at or below ``max_drop``, ``fail`` where it is wholly above,
     ``inconclusive`` where it holds ``max_drop`` (then ``samples_to_decide`` estimates how many samples would
     settle it if the drop stayed as it is; None where no practical number would), and ``not-checked`` without
@@ -56,7 +58,7 @@ def judge_drop(
         )
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise MeasurementError("a per-sample score is NaN or infinite; find the sample and evaluate again")
-    differences = one - other
+    differences = other - one if errors else one - other
     drop = float(differences.mean())
     means = _bootstrap_means(np.append(differences, (1.0, -1.0)), resamples=resamples, seed=seed)
     return _judged(drop, means, max_drop=max_drop, level=level, samples=one.size)
@@ -137,9 +139,10 @@ def _judged(
 def check_accuracy(
     budget: AccuracyBudget, figures: AccuracyFigures | None, drop: DropFigures | None, *, why_absent: str = ""
 ) -> tuple[Verdict, ...]:
-    """Verdicts on ``max_drop`` and ``min``, whichever are set; without figures ``not-checked`` for ``why_absent``.
+    """Verdicts on ``max_drop``, ``min`` and ``max``, where set; without figures ``not-checked`` for ``why_absent``.
 
-    ``min`` passes where the whole interval of the value is at or above it and fails where it is wholly below.
+    ``min`` passes where the whole interval of the value is at or above it and fails where it is wholly below; ``max``
+    the other way round.
     """
     verdicts = []
     unit = metric_unit(budget.metric)
@@ -147,12 +150,14 @@ def check_accuracy(
         name = f"accuracy.{budget.metric}.max_drop"
         absent = Verdict(name, budget.max_drop, None, unit, "not-checked", why_absent)
         verdicts.append(absent if drop is None else _check_drop(name, budget.max_drop, drop, unit))
-    if budget.min is not None:
-        name = f"accuracy.{budget.metric}.min"
+    for bound, limit in (("min", budget.min), ("max", budget.max)):
+        if limit is None:
+            continue
+        name = f"accuracy.{budget.metric}.{bound}"
         if figures is None:
-            verdicts.append(Verdict(name, budget.min, None, unit, "not-checked", why_absent))
+            verdicts.append(Verdict(name, limit, None, unit, "not-checked", why_absent))
         else:
-            verdicts.append(_check_min(name, budget.min, figures, unit))
+            verdicts.append(_check_bound(name, limit, figures, unit))
     return tuple(verdicts)
 
 
@@ -249,17 +254,20 @@ def _check_drop(name: str, limit: float, figures: DropFigures, unit: str) -> Ver
     return Verdict(name, limit, figures.drop, unit, outcome, why)
 
 
-def _check_min(name: str, limit: float, figures: AccuracyFigures, unit: str) -> Verdict:
+def _check_bound(name: str, limit: float, figures: AccuracyFigures, unit: str) -> Verdict:
+    """On the lowest or, for errors, highest value that is allowed."""
     low = high = figures.value
     shown = "" if unit == "share" else f" {unit}"
     why = f"{figures.value:.4f}{shown} on {figures.samples} samples"
     if figures.interval is not None:
         low, high = figures.interval.low, figures.interval.high
         why += f", {figures.interval.level:.0%} interval {low:.4f} to {high:.4f}{shown}"
+    if lower_is_better(figures.metric):
+        low, high, limit = -high, -low, -limit
     outcome: Outcome = "pass" if low >= limit else "fail" if high < limit else "inconclusive"
     if outcome == "inconclusive":
         why += "; the interval holds the limit, more samples are needed"
-    return Verdict(name, limit, figures.value, unit, outcome, why)
+    return Verdict(name, abs(limit), figures.value, unit, outcome, why)
 
 
 def _judge_time(value: float | None, limit: float, figures: LatencyFigures, name: str) -> tuple[Outcome, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from edgecv import families
 from edgecv.core.contract import InputContract
 from edgecv.core.figures import Diagnosis, Ladder, Outcome, Rung
-from edgecv.core.kinds import metric_unit
+from edgecv.core.kinds import lower_is_better, metric_loss, metric_unit
 from edgecv.core.recipe import FamilySpec
 from edgecv.core.tensor import Array, FloatArray, TensorSpec
 from edgecv.errors import ArtifactError
@@ -46,7 +46,9 @@ MAX_METRIC_DROP = 0.10
 """On the few samples of the ladder; a broken rung loses far more."""
 MAX_METRIC_DROP_DB = 3.0
 """The same for a metric in dB: twice the squared error."""
-EQUAL_METRIC, EQUAL_METRIC_DB = 0.002, 0.02
+MAX_METRIC_GROWTH = 0.5
+"""The same for an error with a unit, such as metres, as a share of what it was."""
+EQUAL_METRIC, EQUAL_METRIC_DB, EQUAL_METRIC_GROWTH = 0.002, 0.02, 0.01
 """A metric that falls by no more than this is as good: faint boxes come and go with the last bit of their score."""
 
 
@@ -133,9 +135,9 @@ class Judge:
         return float(np.mean(same))
 
     def score(self, results: list[Any] | None) -> float:
-        """The task metric on these pictures."""
+        """The task metric on these pictures; the worst there is without results."""
         if results is None:
-            return 0.0
+            return float("inf") if lower_is_better(self._metric) else 0.0
         metric = self._family.metric(self._spec, self._metric)
         for result, truth in zip(results, self._truths, strict=True):
             metric.update(result, truth)
@@ -145,6 +147,15 @@ class Judge:
         """The rung that the ladder stands on: nothing to compare with, only the task metric."""
         score = self.score(self.results(form))
         return Rung(form.name, "", form.samples, None, None, None, score, None, "not-checked")
+
+    def _losses(self, before: float) -> tuple[float, float]:
+        """Of the metric: what is as good as nothing, and what is a defect whatever the budget."""
+        unit = metric_unit(self._metric)
+        if unit == "share":
+            return EQUAL_METRIC, MAX_METRIC_DROP
+        if unit == "dB":
+            return EQUAL_METRIC_DB, MAX_METRIC_DROP_DB
+        return EQUAL_METRIC_GROWTH * before, MAX_METRIC_GROWTH * before
 
     def rung(
         self,
@@ -173,13 +184,13 @@ class Judge:
         if self._ranked:
             min_db = None
         off = decibel == float("-inf") or (min_db is not None and decibel < min_db)
-        share = metric_unit(self._metric) == "share"
-        equal = max(EQUAL_METRIC if share else EQUAL_METRIC_DB, max_drop or 0.0)
+        equal, broken = self._losses(before)
+        lost = metric_loss(self._metric, before, after)
         changed = round((1.0 - agreement) * reference.samples)
         unlike = agreement < min_agreement and (changed > 1 or reference.samples < ONE_MAY_CHANGE)
-        if off or (unlike and before - after > equal):
+        if off or (unlike and lost > max(equal, max_drop or 0.0)):
             guilty = blame
-        elif before - after > (MAX_METRIC_DROP if share else MAX_METRIC_DROP_DB):
+        elif lost > broken:
             guilty = "metric"
         return Rung(
             name=other.name,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgecv.core.kinds import metric_loss
 from edgecv.core.progress import Progress, SilentProgress
 from edgecv.core.sensitivity import Sensitivity, SensitivityRow
 from edgecv.optimize.examples import Example
@@ -55,7 +56,7 @@ def sensitivity(
     rows = []
     with report.task("sensitivity", len(subjects)) as task:
         for (name, kind, keys), decibels in zip(subjects, noise.decibels[:-1], strict=True):
-            drop = None if score is None or plain is None else plain - _scored(board, keys, score)
+            drop = None if score is None or plain is None else metric_loss(metric, plain, _scored(board, keys, score))
             time = times[name]
             share = None if time is None or total == 0 else time / total
             rows.append(SensitivityRow(name, kind, keys, decibels, drop, time, share))

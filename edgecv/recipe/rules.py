@@ -14,6 +14,7 @@ from edgecv.core.kinds import (
     data_facts,
     family_facts,
     kinds_with,
+    lower_is_better,
     metric_unit,
 )
 from edgecv.core.recipe import (
@@ -104,8 +105,16 @@ def _family(family: dict[str, Any], budgets: dict[str, Any]) -> Iterator[Found]:
 
 
 def _accuracy_bounds(budget: dict[str, Any], facts: FamilyFacts | None) -> Iterator[Found]:
-    """A share cannot exceed 1; a metric with a unit of its own, such as dB, can."""
+    """A share cannot exceed 1; an error, and a metric with a unit of its own such as dB, can. An error has a highest
+    value, the others have a lowest."""
     metric = budget.get("metric", None if facts is None else facts.metrics[0])
+    error = isinstance(metric, str) and lower_is_better(metric)
+    wrong, right = ("min", "max") if error else ("max", "min")
+    if isinstance(metric, str) and budget.get(wrong) is not None:
+        which = "an error, of which less is better" if error else "better the higher it is"
+        yield ("budgets", "accuracy", wrong), f"is {budget[wrong]!r}; {metric} is {which}: set {right} instead"
+    if error:
+        return
     if isinstance(metric, str) and metric_unit(metric) != "share":
         return
     for key in ("max_drop", "min"):

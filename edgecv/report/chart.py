@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgecv.core.figures import Interval
+from edgecv.core.kinds import lower_is_better
 from edgecv.report.axes import Axis, Box, Label, linear_axis, log_axis, place_labels
 from edgecv.report.html import Html, el, join
 from edgecv.report.outcome import artifact_outcome
@@ -36,6 +37,12 @@ class Point:
     interval: Interval | None
 
     @property
+    def good(self) -> float:
+        """The value of a metric, or of an error its opposite: more is better."""
+        accuracy = self.artifact.accuracy
+        return -self.value if accuracy is not None and lower_is_better(accuracy.metric) else self.value
+
+    @property
     def name(self) -> str:
         """``raspberry-pi-5`` or ``raspberry-pi-5 float``."""
         return clean(self.artifact.target) + (" float" if self.artifact.role == "float" else "")
@@ -62,11 +69,11 @@ def left_out(report: Report) -> tuple[tuple[ArtifactFigures, str], ...]:
 def pareto(points: Sequence[Point]) -> tuple[Point, ...]:
     """The points that no other beats in both time and accuracy, fastest first; a broken file is no offer."""
     front: list[Point] = []
-    for point in sorted(points, key=lambda item: (item.ms, -item.value)):
+    for point in sorted(points, key=lambda item: (item.ms, -item.good)):
         ladder = point.artifact.ladder
         if ladder is not None and ladder.first_broken is not None:
             continue
-        if not front or point.value > front[-1].value:
+        if not front or point.good > front[-1].good:
             front.append(point)
     return tuple(front)
 
@@ -128,7 +135,8 @@ def _draw(points: Sequence[Point], size: tuple[float, float], kind: str) -> Html
     bounds = [bound for p in points if p.interval for bound in (p.interval.low, p.interval.high)]
     metric = points[0].artifact.accuracy.metric if points[0].artifact.accuracy is not None else ""
     floor = 0.004 if drop_unit(metric) == "points" else 0.2
-    y = linear_axis([p.value for p in points] + bounds, start=plot.bottom, end=plot.top, count=6, floor=floor)
+    ends = (plot.top, plot.bottom) if lower_is_better(metric) else (plot.bottom, plot.top)  # what is better lies above
+    y = linear_axis([p.value for p in points] + bounds, start=ends[0], end=ends[1], count=6, floor=floor)
     texts = [str(point.number) if is_crowded(points, kind) else short(point.name, 34) for point in points]
     labels = _labels(points, texts, (x, y), plot)
     marks = [_mark(*parts, axes=(x, y)) for parts in zip(points, texts, labels, strict=True)]
@@ -152,7 +160,8 @@ def _labels(points: Sequence[Point], texts: list[str], axes: tuple[Axis, Axis], 
     for point in points:
         at_x, at_y = x.at(point.ms), y.at(point.value)
         if point.interval is not None:
-            bars.append(Box(at_x - 4, y.at(point.interval.high), at_x + 4, y.at(point.interval.low)))
+            edges = sorted((y.at(point.interval.high), y.at(point.interval.low)))
+            bars.append(Box(at_x - 4, edges[0], at_x + 4, edges[1]))
         if point.p95_ms:
             bars.append(Box(at_x, at_y - 3, x.at(point.p95_ms), at_y + 3))
     spots = [(x.at(point.ms), y.at(point.value)) for point in points]
@@ -180,7 +189,8 @@ def _grid(x: Axis, y: Axis, plot: Box, metric: str) -> Html:
     middle = _px((plot.left + plot.right) / 2)
     below = f"end-to-end latency, p50 to p95, ms{scale}"
     parts.append(el("text", below, x=middle, y=_px(plot.bottom + 38), class_="name", text_anchor="middle"))
-    parts.append(el("text", f"{metric_name(metric)}{unit}", x=_px(plot.left - 44), y="14", class_="name"))
+    less = " (less is better)" if lower_is_better(metric) else ""
+    parts.append(el("text", f"{metric_name(metric)}{unit}{less}", x=_px(plot.left - 44), y="14", class_="name"))
     return el("g", *parts, aria_hidden="true")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgecv.core.figures import LatencyFigures
-from edgecv.core.kinds import metric_unit
+from edgecv.core.kinds import metric_loss, metric_unit
 from edgecv.errors import UsageError
 from edgecv.report.outcome import artifact_outcome
 from edgecv.report.schema import ArtifactFigures, Report
@@ -186,9 +186,8 @@ def _accuracy(old: ArtifactFigures, new: ArtifactFigures, limits: _Limits, *, sa
         why = f"another evaluation set: {one.samples:,} and {other.samples:,} samples"
     elif not same_data:
         why = "another evaluation set"
-    return Change(
-        other.metric, one.value, other.value, _unit(other.metric), one.value - other.value, limits.accuracy, why
-    )
+    worse = metric_loss(other.metric, one.value, other.value)
+    return Change(other.metric, one.value, other.value, _unit(other.metric), worse, limits.accuracy, why)
 
 
 def _drop(old: ArtifactFigures, new: ArtifactFigures, *, same_data: bool) -> Change | None:

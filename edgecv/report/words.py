@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from edgecv.core.figures import Interval, Outcome, Verdict
-from edgecv.core.kinds import metric_unit
+from edgecv.core.kinds import lower_is_better, metric_unit
 
 __all__ = [
     "ABSENT",
@@ -237,10 +237,14 @@ def budget_name(verdict: Verdict) -> str:
     """What people call a budget: ``top-1 drop`` for ``accuracy.top1.max_drop``, ``p95`` for ``latency.p95_ms``."""
     parts = clean(verdict.budget).split(".")
     if parts[0] == "accuracy" and len(parts) == 3:
-        return metric_name(parts[1]) + (" drop" if parts[2] == "max_drop" else "")
+        return metric_name(parts[1]) + (_loss_word(parts[1]) if parts[2] == "max_drop" else "")
     if parts[0] == "latency" and len(parts) == 2:
         return parts[1].removesuffix("_ms")
     return _BUDGETS.get(verdict.budget, clean(verdict.budget))
+
+
+def _loss_word(metric: str) -> str:
+    return " increase" if lower_is_better(metric) else " drop"
 
 
 def budget_value(verdict: Verdict) -> str:

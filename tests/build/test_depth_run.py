@@ -18,6 +18,7 @@ from edgecv.data.readers import open_reader
 from edgecv.families import depth
 from edgecv.models.load import load_model
 from edgecv.recipe.load import load_recipe
+from edgecv.report.schema_io import read_report
 from edgecv.runtime.load import load_artifact
 from edgecv.vision.image import preprocess
 from tests.lines import ENGINES, Line, check_line, loop_lines, run_line
@@ -63,6 +64,37 @@ def test_a_depth_network_goes_through_every_step(line: Line) -> None:
         assert set(made.accuracy.extras) == {"abs_rel", "rmse_m"}
         assert made.ladder is not None
         assert made.ladder.first_broken is None
+
+
+@pytest.mark.build
+@pytest.mark.xdist_group("depth")
+@pytest.mark.parametrize(
+    ("budget", "code", "outcomes"),
+    [
+        ({"metric": "abs_rel", "max": 0.5}, 0, {"pass"}),
+        ({"metric": "abs_rel", "max": 0.001}, 3, {"fail"}),
+        ({"metric": "rmse_m", "max_drop": 90}, 0, {"pass"}),
+    ],
+    ids=["below its highest", "above it", "grown by less than allowed"],
+)
+def test_errors_are_budgets_too(
+    line: Line, tmp_path: Path, budget: dict[str, Any], code: int, outcomes: set[str]
+) -> None:
+    """The same files, judged anew: what was built comes out of the store."""
+    words = ["optimize", str(line.folder / "line.yaml"), "--out", str(tmp_path / "out")]
+    words += ["--cache", str(line.folder / "cache"), "--set", f"budgets.accuracy={json.dumps(budget)}"]
+    assert cli.main([*words, "--set", "targets=[host-onnxruntime]"]) == code
+    (made,) = [item for item in read_report(tmp_path / "out").artifacts if item.role == "optimized"]
+    assert {verdict.outcome for verdict in made.verdicts if verdict.budget.startswith("accuracy")} == outcomes
+    assert made.accuracy is not None
+    assert made.accuracy.metric == budget["metric"]
+    assert "delta1" in made.accuracy.extras
+    before = next(item.accuracy for item in read_report(tmp_path / "out").artifacts if item.role == "float")
+    assert before is not None
+    assert made.drop is not None
+    assert made.drop.drop == pytest.approx(made.accuracy.value - before.value)
+    assert made.ladder is not None
+    assert made.ladder.first_broken is None
 
 
 @pytest.mark.build

@@ -102,6 +102,22 @@ def test_figures_by_hand() -> None:
     assert figures.per_sample == (figures.value,)
 
 
+@pytest.mark.parametrize(("name", "value"), [("abs_rel", 0.125), ("rmse_m", 0.5)])
+def test_errors_are_metrics_too(name: str, value: float) -> None:
+    counted = depth.metric(spec(), name)
+    true = np.full((4, 5), 2.0, np.float32)
+    found = true.copy()
+    found[0] = 3.0
+    for answer in (found, true):
+        counted.update(DepthMap(answer), DepthTruth(true))
+    figures = counted.compute()
+    assert figures.metric == name
+    assert figures.value == pytest.approx(value / 2)
+    assert figures.per_sample == pytest.approx((value, 0.0))
+    assert "delta1" in figures.extras
+    assert name not in figures.extras
+
+
 def test_only_known_distances_within_the_span_are_judged() -> None:
     counted = depth.metric(spec(max_m=10.0), "delta1")
     true = np.full((4, 5), 2.0, np.float32)

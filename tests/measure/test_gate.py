@@ -61,6 +61,23 @@ def test_a_gain_passes_a_limit_of_zero() -> None:
     assert judge_drop(*pair(2000, worse=5, better=5), max_drop=0.0).outcome == "inconclusive"
 
 
+def test_of_an_error_more_is_worse() -> None:
+    before = np.linspace(0.05, 0.15, 2000)
+    for change, outcome in ((0.0, "pass"), (-0.05, "pass"), (0.05, "fail"), (0.0102, "inconclusive")):
+        figures = judge_drop(before, before + change, max_drop=0.01, errors=True)
+        assert figures.drop == pytest.approx(change)
+        assert figures.outcome == outcome
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(0.10, "pass"), (0.20, "fail"), (0.149, "inconclusive")])
+def test_highest_error(value: float, outcome: str) -> None:
+    interval = Interval(value - 0.02, value + 0.02, 0.95)
+    figures = AccuracyFigures("abs_rel", value, 100, interval)
+    (verdict,) = check_accuracy(AccuracyBudget("abs_rel", max=0.15), figures, None)
+    assert (verdict.budget, verdict.limit, verdict.value) == ("accuracy.abs_rel.max", 0.15, value)
+    assert verdict.outcome == outcome
+
+
 def test_without_a_limit_nothing_is_checked() -> None:
     figures = judge_drop(*pair(100, worse=50), max_drop=None)
     assert figures.outcome == "not-checked"

@@ -119,6 +119,23 @@ def test_metrics_are_those_of_the_family() -> None:
             assert all(f"allowed for {kind}: {', '.join(family.METRICS)}" in message for _, message in found)
 
 
+@pytest.mark.parametrize(
+    ("metric", "bound", "words"),
+    [
+        ("abs_rel", "min", "abs_rel is an error, of which less is better: set max instead"),
+        ("delta1", "max", "delta1 is better the higher it is: set min instead"),
+        ("abs_rel", "max", ""),
+        ("delta1", "min", ""),
+    ],
+)
+def test_errors_have_a_highest_value_and_the_others_a_lowest(metric: str, bound: str, words: str) -> None:
+    plain = {"family": {"kind": "depth"}, "budgets": {"accuracy": {"metric": metric, bound: 0.2}}}
+    expected = [(("budgets", "accuracy", bound), f"is 0.2; {words}")] if words else []
+    assert [item for item in broken_rules(plain) if item[0][0] == "budgets"] == expected
+    above_one = {"family": {"kind": "depth"}, "budgets": {"accuracy": {"metric": metric, "max_drop": 2}}}
+    assert any("within 0..1" in message for _, message in broken_rules(above_one)) == (metric == "delta1")
+
+
 def test_a_budget_without_a_metric_has_the_familys_first() -> None:
     plain = {**DETECTION, "budgets": {"accuracy": {"max_drop": 0.1}}}
     assert with_defaults(plain)["budgets"]["accuracy"] == {"max_drop": 0.1, "metric": "ap"}

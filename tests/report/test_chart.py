@@ -92,6 +92,23 @@ def test_pareto_front(passing: Report, failing: Report) -> None:
     assert "host-openvino" not in [point.name for point in pareto(chart_points(failing))]
 
 
+def test_of_an_error_less_is_better(passing: Report) -> None:
+    """The same figures as errors: only the fastest file and those with fewer errors are offers, drawn higher."""
+    errors = tuple(
+        replace(item, accuracy=replace(item.accuracy, metric="abs_rel")) if item.accuracy is not None else item
+        for item in passing.artifacts
+    )
+    report = replace(passing, artifacts=errors)
+    points = chart_points(report)
+    front = pareto(points)
+    assert [point.name for point in front] != [point.name for point in pareto(chart_points(passing))]
+    values = [point.value for point in front]
+    assert values == sorted(values, reverse=True)
+    drawn = chart(report)
+    assert drawn is not None
+    assert "abs_rel (less is better)" in drawn.text
+
+
 def test_chart_is_well_formed_and_holds_each_point_twice(any_report: Report) -> None:
     drawing = chart(any_report)
     points = chart_points(any_report)

@@ -70,6 +70,16 @@ def test_accuracy_is_gated_absolutely(passing: Report, loss: float, allowed: flo
     assert (found.exit_code == 3) == fails
 
 
+def test_an_error_that_grows_is_a_regression(passing: Report) -> None:
+    item = passing.artifacts[1]
+    assert item.accuracy is not None
+    before = changed(passing, 1, replace(item, accuracy=replace(item.accuracy, metric="abs_rel", value=0.08)))
+    for value, fails in ((0.09, True), (0.07, False)):
+        after = changed(passing, 1, replace(item, accuracy=replace(item.accuracy, metric="abs_rel", value=value)))
+        found = compare(before, after, max_accuracy_drop=0.005)
+        assert (found.outcome == "fail") is fails
+
+
 def test_an_accuracy_regression_says_by_how_much(passing: Report) -> None:
     found = compare(passing, less_accurate(passing, 0.02), max_accuracy_drop=0.005)
     assert found.regressions == ("host-onnxruntime: top-1 98.33 % to 96.33 %: lost 2.00 points, allowed 0.50",)
