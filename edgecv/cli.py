@@ -205,7 +205,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     first.add_argument("--reid", metavar="DIR", help="model whose embeddings tell the tracker who is who")
     first.add_argument("--second", "--pose", dest="second", metavar="DIR", help="model that looks at each object")
     first.add_argument("--second-class", action="append", metavar="LABEL", help="only at objects of this class")
-    first.add_argument("--gallery", metavar="FILE", help="of `edgecv index`: whom an embedding shows, in words")
+    first.add_argument("--gallery", metavar="FILE", help="of `edgecv index`, or a folder: whom an embedding shows")
     first.add_argument("--score", type=float, help="objects below this score are left out")
     first.add_argument("--threads", type=int, help="CPU threads of each engine")
     source = run.add_argument_group("camera")

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from edgecv.commands.known import known_identities, with_known
 from edgecv.commands.values import named_values
 from edgecv.core.artifact import MANIFEST
 from edgecv.core.contract import Clip
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
         return finish(session, as_json=options.json)
     if len(options.what) > 1:
         return _pictures(options)
-    session = open_session(_spec(options), on_result=_print_json if options.json else None)
+    with with_known(_spec(options)) as spec:
+        session = open_session(spec, on_result=_print_json if options.json else None)
     _hold(options)(session)
     return finish(session, as_json=options.json)
 
@@ -158,9 +160,12 @@ def _spec(options: argparse.Namespace) -> PipelineSpec:
     if options.second:
         spec = replace(spec, second=SecondStage(options.second, classes=tuple(options.second_class or ())))
     if options.gallery:
-        if spec.second is None:
-            raise UsageError("--gallery names what a second stage sees; add --second DIR, or give pictures")
-        spec = replace(spec, second=replace(spec.second, gallery=options.gallery))
+        if spec.second is not None:
+            spec = replace(spec, second=replace(spec.second, gallery=options.gallery))
+        elif spec.detect:
+            raise UsageError("--gallery names whom an embedding shows; add --second DIR, or take --model for --detect")
+        else:
+            spec = replace(spec, gallery=options.gallery)
     return spec
 
 
@@ -170,8 +175,9 @@ def _pictures(options: argparse.Namespace) -> int:
     if not (Path(folder) / MANIFEST).is_file():
         raise UsageError(f"{folder} is no artifact (it has no {MANIFEST}); before pictures, name an artifact's folder")
     places = _places(Path(options.save), names) if options.save else {}
-    with load_artifact(folder, threads=options.threads) as model:
-        gallery = open_gallery(options.gallery, model) if options.gallery else None
+    known = known_identities(options.gallery or "", folder, threads=options.threads)
+    with known as file, load_artifact(folder, threads=options.threads) as model:
+        gallery = open_gallery(file, model) if file else None
         for name in names:
             clip = model.manifest.contract.clip
             if clip is None and Path(name).suffix.lower() in VIDEOS:

@@ -16,6 +16,7 @@ _ABOUT = {
     "queue": "pre-processed, waiting for the engine",
     "infer": "the engine alone",
     "second": "second stage, all objects of the frame",
+    "search": "search in the gallery",
 }
 
 

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 from edgecv.core.frame import Frame
 from edgecv.core.protocols import Pieces, Seen
-from edgecv.core.results import Detections
+from edgecv.core.results import Detections, Embedding
 from edgecv.core.stream import FrameResult, Tracker
 from edgecv.core.trace import Trace
 from edgecv.errors import EdgecvError
+from edgecv.families.gallery import Gallery
 from edgecv.runtime.channel import Channel, Closed, Policy
 from edgecv.runtime.profile import Profile
 from edgecv.runtime.second import LooksRunner, SecondRunner
@@ -63,6 +64,7 @@ class Parts:
     tracker: Tracker | None = None
     looks: LooksRunner | None = None
     second: SecondRunner | None = None
+    gallery: Gallery | None = None
     policy: Policy = "every"
     max_age_ms: float | None = None
     deadline_ms: float | None = None
@@ -285,6 +287,9 @@ class Loop:
                 if parts.second is not None and isinstance(result, Detections | Pieces):
                     with work.trace.stage("second"):
                         result = parts.second.apply(image, result)
+                if parts.gallery is not None and isinstance(result, Embedding):
+                    with work.trace.stage("search"):
+                        result = parts.gallery.recognise(result)
             except EdgecvError as error:
                 self._failed(error)
                 continue

@@ -25,6 +25,7 @@ from edgecv.report.schema import ArtifactFigures, Report
 from edgecv.runtime.camera import Camera, Persistence
 from edgecv.runtime.channel import Channel, Closed, Policy
 from edgecv.runtime.feed import CameraFeed
+from edgecv.runtime.gallery import open_gallery
 from edgecv.runtime.governor import Governor
 from edgecv.runtime.live import LiveServer
 from edgecv.runtime.loop import Loop, Parts
@@ -293,6 +294,7 @@ def open_session(
     profile = Profile()
     with ExitStack() as opened:
         levels, second, looks = _open_networks(spec, opened)
+        gallery = open_gallery(spec.gallery, levels[0].model) if spec.gallery else None
         make = source or (lambda: parse_source(spec.camera, spec.camera_options))
         camera = Camera(make, persistence=persistence, on_event=profile.event)
         facts = camera.open()
@@ -307,6 +309,7 @@ def open_session(
             tracker=_tracker(spec, facts.fps),
             looks=looks,
             second=second,
+            gallery=gallery,
             policy=policy,
             max_age_ms=spec.max_age_ms if facts.live else None,
             deadline_ms=spec.deadline_ms,

@@ -41,6 +41,7 @@ class PipelineSpec:
     ladder of folders from the best to the fastest, between which the governor changes. ``policy`` is
     ``latest`` (only the newest frame counts), ``every`` (no frame is left out) or ``auto``: latest for
     a camera, every for a file.
+    ``gallery`` is a file of `edgecv index`: of a model of embeddings the loop then tells whom they show.
     ``reid`` is the folder of a model whose embeddings of the objects the tracker compares.
     ``max_age_ms`` leaves out frames that are older when their turn comes;
     ``deadline_ms`` only counts those that end later. The loop ends after ``frames`` or ``seconds``.
@@ -49,6 +50,7 @@ class PipelineSpec:
     camera: str = "0"
     detect: tuple[str, ...] = ()
     model: tuple[str, ...] = ()
+    gallery: str = ""
     track: str = ""
     track_options: dict[str, Any] = field(default_factory=dict)
     reid: str = ""
@@ -79,6 +81,8 @@ class PipelineSpec:
             found.append("give either detect (objects, then tracking and a second stage) or model (any family)")
         if self.model and (self.track or self.second):
             found.append("track and a second stage follow detect; with model there are no objects to follow")
+        if self.gallery and len(self.model) != 1:
+            found.append("gallery goes with one model of embeddings; behind detect it stands in the second stage")
         if self.reid and self.track not in ("botsort", "bytetrack"):
             found.append(
                 f"reid needs a tracker that compares looks; track is {self.track!r}, allowed are botsort and bytetrack"
@@ -158,6 +162,7 @@ def _relative_to(spec: PipelineSpec, base: Path) -> PipelineSpec:
         detect=tuple(map(place, spec.detect)),
         model=tuple(map(place, spec.model)),
         second=second,
+        gallery=place(spec.gallery),
         reid=place(spec.reid),
         report=place(spec.report),
         timeline=place(spec.timeline),

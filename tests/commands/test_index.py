@@ -82,6 +82,34 @@ def test_the_second_stage_says_whom_it_sees(model: Path, folder: Path, tmp_path:
     assert [answer.brief() for answer in seen] == ["green", "blue"]
 
 
+def test_a_folder_of_identities_is_a_gallery(
+    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For pictures and in the loop; both say the nearest identity and its cosine."""
+    place = tmp_path / "seen"
+    place.mkdir()
+    for index, name in enumerate(("red", "blue")):
+        cv2.imwrite(str(place / f"{index}.png"), picture(name, 70 + index))
+    known = str(folder / "gallery")
+    assert cli.main(["run", str(model), str(place / "0.png"), "--gallery", known, "--save", str(tmp_path / "out")]) == 0
+    assert ": red 1.000" in capsys.readouterr().out
+    assert not np.array_equal(cv2.imread(str(tmp_path / "out/0.png")), cv2.imread(str(place / "0.png"))), "it is drawn"
+    words = ["run", str(model), "--camera", str(place), "--gallery", known, "--json", "--quiet"]
+    assert cli.main(words) == 0
+    best = [json.loads(line)["classes"][0] for line in capsys.readouterr().out.splitlines()]
+    assert [item["label"] for item in best] == ["red", "blue"]
+    assert all(0.99 < item["score"] <= 1 for item in best)
+
+
+def test_a_pipeline_of_embeddings_names_its_gallery(model: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pipeline.json").write_text(json.dumps({"model": "model", "gallery": "people.npz"}))
+    spec = read_spec(tmp_path / "pipeline.json")
+    assert spec.gallery == str(tmp_path / "people.npz")
+    for wrong in (replace(spec, model=spec.model * 2), replace(spec, model=(), detect=spec.model)):
+        with pytest.raises(UsageError, match="gallery goes with one model of embeddings"):
+            wrong.check()
+
+
 def test_a_gallery_of_another_model_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "colors.npz"
     assert cli.main(["index", str(model), "--data", f"identities:{folder}", "--out", str(out)]) == 0
@@ -99,7 +127,10 @@ def test_a_gallery_of_another_model_is_refused(model: Path, folder: Path, tmp_pa
         (["index", "MODEL", "--data", "identities:SET", "--out", "/absent/x.npz"], "is no folder"),
         (["index", "DEMO", "--data", "identities:SET", "--out", "OUT"], "is a model for detection; a gallery needs"),
         (["run", "MODEL", "SET/query/red/0.png", "--gallery", "absent.npz"], "there is no gallery absent.npz"),
-        (["run", "--detect", "DEMO", "--gallery", "x.npz"], "add --second DIR, or give pictures"),
+        (["run", "MODEL", "SET/query/red/0.png", "--gallery", "SET/query/red"], "images lie directly in it"),
+        (["run", "MODEL", "--camera", "SET", "--gallery", "absent.npz"], "there is no gallery absent.npz"),
+        (["run", "--model", "DEMO", "--camera", "SET", "--gallery", "SET"], "is a model for detection; a gallery"),
+        (["run", "--detect", "DEMO", "--gallery", "x.npz"], "add --second DIR, or take --model"),
     ],
 )
 def test_wrong_words_end_with_2(
