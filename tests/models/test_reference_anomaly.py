@@ -14,7 +14,8 @@ from edgecv.core.recipe import FamilySpec, ModelSpec, Weights
 from edgecv.errors import ModelError
 from edgecv.models.load import load_model
 from edgecv.models.memory_bank import MemoryBank, coreset
-from edgecv.models.reference_anomaly import autoencoder, encoder, patchcore, student_teacher
+from edgecv.models.patch_gaussians import PatchGaussians
+from edgecv.models.reference_anomaly import autoencoder, encoder, padim, patchcore, student_teacher
 from edgecv.models.reference_segmentation import unet
 
 FAMILY = FamilySpec("anomaly", ("defect",))
@@ -146,3 +147,46 @@ def test_an_auto_encoder_is_wrong_where_it_cannot_repeat() -> None:
 def test_what_is_compared_is_not_pruned() -> None:
     network = patchcore(levels=2, layers=["0", "1"], bank=8).eval()
     assert families.get("anomaly").protected(network) == ["backbone.mix.0.conv", "backbone.mix.1.conv"]
+
+
+def test_the_distance_is_mahalanobis_to_the_gaussian_of_the_place() -> None:
+    random = torch.Generator().manual_seed(3)
+    memory = PatchGaussians(6, kept=4, grid=(4, 4))
+    good = (torch.rand(40, 4, 8, 8, generator=random), torch.rand(40, 2, 4, 4, generator=random))
+    memory.fill(lambda: zip(good[0].split(16), good[1].split(16), strict=True), seed=1)
+    taken = memory.picked.flatten(1).argmax(dim=1)
+    assert len(set(taken.tolist())) == 4
+    joined = torch.cat([torch.nn.functional.avg_pool2d(good[0], 2), good[1]], dim=1)[:, taken].flatten(2).double()
+    covariances = torch.stack([torch.cov(joined[:, :, place].T) for place in range(16)])
+    covariances += 0.1 * covariances.diagonal(dim1=1, dim2=2).mean() * torch.eye(4)
+    away = joined[:3] - joined.mean(dim=0)
+    squares = torch.einsum("ncp,pcd,ndp->np", away, torch.linalg.inv(covariances), away)
+    wide = torch.nn.functional.interpolate(
+        squares.sqrt().reshape(3, 1, 4, 4).float(), scale_factor=2.0, mode="bilinear", align_corners=False
+    )
+    wanted = torch.nn.functional.conv2d(wide, memory.blur, padding=2)
+    found = memory(good[0][:3], good[1][:3])
+    assert found.shape == (3, 1, 8, 8)
+    assert torch.allclose(found, wanted / (1 + wanted), atol=1e-4)
+
+
+def test_gaussians_know_what_belongs_where() -> None:
+    """Every patch of the turned picture is a usual one, but not at its place."""
+    network = padim(levels=2, layers=["0", "1"], kept=12, grid=(8, 8)).eval()
+    good = 0.1 * pictures(40)
+    good[:, :, :16] += 1.0
+    network.fit_normal(lambda: iter(good[8:].split(4)), seed=0)
+    with torch.no_grad():
+        usual, turned = network(good[:8]), network(good[:8].flip(2))
+    assert float(turned.mean(dim=0).min()) > float(usual.mean(dim=0).max())
+
+
+def test_gaussians_that_cannot_be() -> None:
+    with pytest.raises(ModelError, match=r"kept is 49 .* the stages have 48 channels, so kept must be 1 to 48"):
+        padim(levels=2, layers=["0", "1"], kept=49)
+    with pytest.raises(ModelError, match=r"grid is \[8\]; it must be rows and columns"):
+        padim(grid=[8])
+    with pytest.raises(ModelError, match="a stage of 16 x 16 does not divide into a grid of 5 x 5"):
+        padim(grid=[5, 5]).eval()(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ModelError, match="there are 1 good pictures"):
+        padim(grid=[8, 8]).eval().fit_normal(lambda: iter([pictures(1, 64)]), seed=0)
