@@ -21,6 +21,7 @@ FIT = "[{fit: {samples: 64}}]"
         ("video/scenes-stream", "[]", 90, "top1", 0.97),
         ("video/scenes-tsm", "[]", 90, "top1", 0.95),
         ("anomaly/scenes-patchcore", FIT, 100, "auroc", 0.97),
+        ("anomaly/scenes-padim", FIT, 100, "auroc", 0.95),
         ("anomaly/scenes-reconstruction", FIT, 100, "auroc", 0.88),
         ("anomaly/scenes-student", FIT, 100, "auroc", 0.94),
         ("embedding/scenes-identities", "[]", 300, "recall1", 0.95),

@@ -54,6 +54,7 @@ MADE_UP = (
     "text/scenes-textdet",
     "text/scenes-words",
     "anomaly/scenes-patchcore",
+    "anomaly/scenes-padim",
     "anomaly/scenes-reconstruction",
     "anomaly/scenes-student",
     "video/scenes-motions",
