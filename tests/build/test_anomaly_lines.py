@@ -32,7 +32,6 @@ class Inspector:
     steps: tuple[dict[str, Any], ...]
     least: float
     surface: str = "woven"
-    pruned: bool = True
 
 
 FIT = {"fit": {"samples": 64}}
@@ -58,7 +57,7 @@ INSPECTORS = {
         0.95,
         "wood",
     ),
-    "padim": Inspector("scenes-padim", (FIT,), 0.9, pruned=False),
+    "padim": Inspector("scenes-padim", ({"prune": {**PRUNE, "ratio": 0.1, "round_to": 2}}, FIT), 0.9),
 }
 
 
@@ -82,7 +81,7 @@ def inspector(request: pytest.FixtureRequest, root: Path, tmp_path_factory: pyte
 def test_an_inspector_goes_through_every_step(inspector: tuple[Inspector, Line]) -> None:
     told, line = inspector
     assert line.code == 0, line.report.outcome
-    check_line(line, pruned=told.pruned)
+    check_line(line)
     for target in ENGINES:
         made = line.made(target)
         assert made.accuracy is not None
