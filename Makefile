@@ -10,7 +10,7 @@ WORKERS ?= 2
 help:
 	@echo "make demo       set up, then take the digits model to five targets (about five minutes)"
 	@echo "make test       set up, then lint, types, import rules, all tests but the slow ones, coverage"
-	@echo "make test-slow  the recipes of large networks with random weights (a quarter of an hour)"
+	@echo "make test-slow  large networks and long recipes (an hour and a half)"
 	@echo "make lint | format | types | bench | generated | build | clean"
 
 $(READY): pyproject.toml constraints.txt

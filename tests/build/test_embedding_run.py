@@ -71,6 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, root: Path) -> tuple[Path, Rep
 
 
 @pytest.mark.build
+@pytest.mark.xdist_group("plaques")
 def test_strangers_are_found_again_in_int8(run: tuple[Path, Report]) -> None:
     """Of 24 queries two may be lost. The cut leaves the embedding as long as it was."""
     folder, report = run
@@ -91,6 +92,7 @@ def test_strangers_are_found_again_in_int8(run: tuple[Path, Report]) -> None:
 
 
 @pytest.mark.build
+@pytest.mark.xdist_group("plaques")
 def test_a_gallery_names_what_the_built_network_sees(
     run: tuple[Path, Report], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_gallery_names_what_the_built_network_sees(
 
 
 @pytest.mark.build
+@pytest.mark.xdist_group("plaques")
 def test_the_camera_loop_tells_whom_each_frame_shows(run: tuple[Path, Report], tmp_path: Path) -> None:
     folder, _ = run
     for place, view in (("known", 2), ("seen", 3)):
