@@ -13,21 +13,9 @@ from edgecv import cli
 from edgecv.runtime.load import load_artifact
 from edgecv.vision.scenes import Scene, SceneSpec
 from tests.lines import ENGINES, Line, check_line, loop_lines, run_line
+from tests.networks import SMALL_DPT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("dpt")]
-
-OPTIONS: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 64,
-    "patch_size": 16,
-    "backbone_out_indices": [0, 1, 2, 3],
-    "neck_hidden_sizes": [8, 8, 16, 16],
-    "fusion_hidden_size": 16,
-    "is_hybrid": False,
-}
 
 
 def scenes(split: str, limit: int) -> dict[str, Any]:
@@ -40,7 +28,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
         "model": {
             "source": "transformers:DPTForDepthEstimation",
             "input": {"size": [64, 64], "resize": "stretch", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-            "options": OPTIONS,
+            "options": SMALL_DPT,
         },
         "family": {"kind": "depth", "labels": ["depth"], "head": "relative", "options": {"min_m": 0.5, "max_m": 20.0}},
         "data": {

@@ -13,19 +13,7 @@ from edgecv.models.reference import cifar_resnet20, digits_cnn
 from edgecv.models.reference_hrnet import hrnet_pose
 from edgecv.optimize.prune_graph import Region, dependency_graph, groups_of, sound_groups
 from edgecv.optimize.prune_search import Graph
-
-TRANSFORMER: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 64,
-    "patch_size": 16,
-    "backbone_out_indices": [0, 1, 2, 3],
-    "neck_hidden_sizes": [8, 8, 16, 16],
-    "fusion_hidden_size": 16,
-    "is_hybrid": False,
-}
+from tests.networks import SMALL_DPT
 
 
 def found(graph: Any, module: nn.Module) -> list[list[tuple[str, str, list[int], list[int]]]]:
@@ -64,7 +52,7 @@ def test_tokens_that_become_a_map_do_not_keep_it_for_ever() -> None:
     class Depth(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = DPTForDepthEstimation(DPTConfig(**TRANSFORMER))
+            self.net = DPTForDepthEstimation(DPTConfig(**SMALL_DPT))
 
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             depth: torch.Tensor = self.net(inputs).predicted_depth
