@@ -36,7 +36,9 @@ def test_the_page_lives(root: Path, tmp_path: Path) -> None:
         assert seen == sorted(seen)
         assert "running" in page.find_element("id", "state").text
         assert float(page.find_element("id", "fps").text) > 5
-        stages = [row.text.split("\n")[0].split(" ")[0] for row in page.find_elements("css selector", "#stages .stage")]
+        # In one step: the page replaces its rows a few times a second.
+        rows = page.execute_script("return [...document.querySelectorAll('#stages .stage')].map(row => row.innerText)")
+        stages = [row.split("\n")[0].split(" ")[0] for row in rows]
         assert stages[:5] == ["wait", "preprocess", "queue", "infer", "decode"]
         size = page.execute_script(
             "const i = document.getElementById('frame'); return [i.naturalWidth, i.naturalHeight]"

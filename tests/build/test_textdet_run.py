@@ -165,7 +165,7 @@ def test_verify_eval_and_run(
     assert len(json.loads(capsys.readouterr().out)["regions"]) >= 1
     words = ["run", "--detect", artifact, "--second", reader.artifact("host-litert"), "--camera", str(pages[0])]
     out = tmp_path / "found.jsonl"
-    assert cli.main([*words, "--sink", f"jsonl:{out}", "--frames", "2", "--quiet"]) == 0
+    assert cli.main([*words, "--sink", f"jsonl={out}", "--frames", "2", "--quiet"]) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(lines) >= 2
     assert "second" in json.dumps(lines)
