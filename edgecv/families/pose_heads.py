@@ -76,11 +76,18 @@ def _movenet(outputs: Sequence[FloatArray], spec: FamilySpec, contract: InputCon
 
 
 def maps_axis(shape: Shape, spec: FamilySpec) -> int:
-    """Which axis of `(1, K, h, w)` or `(1, h, w, K)` has the maps: the named keypoints' or else the shorter one."""
+    """Which axis of `(1, K, h, w)` or `(1, h, w, K)` has the maps.
+
+    It is the one of as many as there are named keypoints, or else the one beside the two sides of a square, or else
+    the shorter one.
+    """
+    first, middle, last = shape[1:]
     named = len(spec.keypoints)
-    if named and named in (shape[1], shape[3]):
-        return 1 if shape[1] == named else 3
-    return 1 if shape[1] <= shape[3] else 3
+    if named and named in (first, last):
+        return 1 if first == named else 3
+    if first != last and middle in (first, last):
+        return 1 if middle == last else 3
+    return 1 if first <= last else 3
 
 
 def _heatmap_count(shapes: Sequence[Shape], spec: FamilySpec) -> int | None:

@@ -15,6 +15,7 @@ from edgecv.core.results import Poses
 from edgecv.core.tensor import TensorSpec
 from edgecv.errors import ModelError
 from edgecv.families import pose
+from edgecv.families.pose_heads import maps_axis
 
 CONTRACT = InputContract(size=(64, 48))
 
@@ -179,6 +180,14 @@ def test_names_tell_which_axis_has_the_maps() -> None:
     assert pose.problems(spec("heatmap", keypoints=names), [TensorSpec("o", maps.shape, "float32")]) == []
     found = pose.decode([maps], spec("heatmap", keypoints=names), CONTRACT)
     assert found.keypoints.shape == (1, 17, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((1, 17, 16, 16), 1), ((1, 16, 16, 17), 3), ((1, 17, 64, 48), 1), ((1, 64, 48, 17), 3), ((1, 8, 8, 8), 1)],
+)
+def test_maps_without_names_lie_beside_the_sides_of_a_square(shape: tuple[int, ...], axis: int) -> None:
+    assert maps_axis(shape, spec("heatmap")) == axis
 
 
 def test_simcc_scores_may_be_probabilities() -> None:
