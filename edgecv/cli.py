@@ -186,6 +186,11 @@ def _index_options(index: argparse.ArgumentParser) -> None:
     index.add_argument("artifact")
     _data_options(index)
     index.add_argument("--out", required=True, help="file to write, such as people.npz")
+    index.add_argument(
+        "--known-from",
+        metavar="COSINE",
+        help="whoever is less like all pictures is unknown; auto: as one stranger in a hundred would pass",
+    )
     index.add_argument("--threads", type=int)
     index.add_argument("--json", action="store_true")
 

@@ -66,6 +66,28 @@ def test_eval_index_and_run(model: Path, folder: Path, tmp_path: Path, capsys: p
     assert "knows 3 identities by 9 pictures" in capsys.readouterr().out
 
 
+def test_strangers_are_unknown(model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "colors.npz"
+    words = ["index", str(model), "--data", f"identities:{folder}/gallery", "--out", str(out), "--known-from"]
+    assert cli.main([*words, "auto", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["recognised"] == 1.0
+    assert 0 < told["known_from"] < 0.5, "what the most alike of the three colours have in common"
+    assert cli.main([*words, "auto"]) == 0
+    assert "100% are still recognised" in capsys.readouterr().out
+    assert cli.main([*words, "0.9"]) == 0
+    assert "unknown is who is below a cosine of 0.9" in capsys.readouterr().out
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((12, 16, 3), 128, np.uint8))
+    cv2.imwrite(str(tmp_path / "red.png"), picture("red", 99))
+    for name, shown in (("grey", "unknown"), ("red", "red")):
+        assert cli.main(["run", str(model), str(tmp_path / f"{name}.png"), "--gallery", str(out), "--json"]) == 0
+        best = json.loads(capsys.readouterr().out)["classes"][0]
+        assert best["label"] == shown
+        assert (best["score"] < 0.9) == (shown == "unknown")
+    assert cli.main([*words, "2"]) == 2
+    assert "--known-from is 2; allowed are auto and a cosine from -1 to 1" in capsys.readouterr().err
+
+
 def test_the_second_stage_says_whom_it_sees(model: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "colors.npz"
     assert cli.main(["index", str(model), "--data", f"identities:{folder}", "--out", str(out)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from edgecv.core.results import Embedding
 from edgecv.errors import ArtifactError, DataError, UsageError
-from edgecv.families.gallery import Gallery, load_gallery
+from edgecv.families.gallery import UNKNOWN, Gallery, load_gallery
 
 
 def unit(*rows: list[float]) -> np.ndarray:
@@ -53,12 +54,60 @@ def test_equal_votes_go_to_the_nearer() -> None:
     assert (away.scores == 0).all(), "cosines below 0 count as 0"
 
 
+def test_whoever_is_like_nobody_is_unknown() -> None:
+    strict = replace(gallery(), least=0.9)
+    near, far = (strict.recognise(Embedding(unit(row)[0])) for row in ([1, 0.05], [-1, 0.3]))
+    assert near.brief() == "anna"
+    assert near.labels == ("anna", "berta", "clara")
+    assert (far.brief(), far.class_ids.tolist()) == (UNKNOWN, [3])
+    cosine = float(unit([-1, 0.3])[0] @ unit([0, 1])[0])
+    assert far.scores.tolist() == pytest.approx([0, 0, 0, cosine])
+    assert gallery().recognise(Embedding(unit([-1, 0.3])[0])).brief() == "anna", "nobody is unknown by default"
+
+
+def test_the_limit_lets_one_stranger_in_a_hundred_pass() -> None:
+    random = np.random.default_rng(3)
+    centres = np.repeat(random.normal(size=(60, 24)), 5, axis=0)
+    vectors = unit(*(centres + 0.5 * random.normal(size=centres.shape)).tolist())
+    numbers = np.repeat(np.arange(60), 5)
+    found = Gallery(vectors, numbers, tuple(str(item) for item in range(60)), "")
+    limit, recognised = found.stranger_limit()
+    cosines = vectors @ vectors.T
+    other = numbers[:, None] != numbers
+    passed = np.where(other, cosines, -1).max(axis=1) >= limit
+    own = ~other & ~np.eye(300, dtype=bool)
+    assert 0 < passed.mean() <= 0.01
+    assert recognised == pytest.approx((np.where(own, cosines, -1).max(axis=1) >= limit).mean(), abs=1e-6)
+    assert recognised > 0.8
+    looser, more = found.stranger_limit(share=0.2)
+    assert looser < limit
+    assert more >= recognised
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [([0, 0, 0, 0], "are of one identity"), ([0, 1, 2, 3], "are the only ones of their identities")],
+)
+def test_strangers_need_two_identities_and_two_pictures(numbers: list[int], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        Gallery(gallery().vectors, np.array(numbers), ("a", "b", "c", "d"), "").stranger_limit()
+
+
 def test_stored_and_read(tmp_path: Path) -> None:
-    gallery().save(tmp_path / "people.npz")
+    replace(gallery(), least=0.25).save(tmp_path / "people.npz")
     found = load_gallery(tmp_path / "people.npz")
+    assert found.least == 0.25
     np.testing.assert_array_equal(found.vectors, gallery().vectors)
     assert (found.names, found.model, found.numbers.tolist()) == (gallery().names, "f" * 64, [1, 0, 0, 2])
     assert [path.name for path in tmp_path.iterdir()] == ["people.npz"]
+
+
+def test_files_that_know_no_strangers(tmp_path: Path) -> None:
+    gallery().save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "least"}
+    np.savez(tmp_path / "old.npz", **arrays)
+    assert load_gallery(tmp_path / "old.npz").least == -1
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x03\x04" + b"\0" * 40])
@@ -99,6 +148,11 @@ def test_cut_files_other_files_and_none(tmp_path: Path) -> None:
 def test_what_is_no_gallery(vectors: np.ndarray, numbers: list[int], says: str) -> None:
     with pytest.raises(DataError, match=says):
         Gallery(vectors, np.array(numbers, dtype=np.int64), ("a",), "")
+
+
+def test_a_cosine_is_at_most_1() -> None:
+    with pytest.raises(DataError, match=r"least cosine is 1\.5; -1 to 1"):
+        replace(gallery(), least=1.5)
 
 
 def test_other_embeddings_are_refused() -> None:
