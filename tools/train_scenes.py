@@ -155,7 +155,8 @@ def judged(task: Task, module: torch.nn.Module) -> str:
         values = [tensor.numpy() for tensor in tensors_of(outputs)]
         metric.update(judge.decode(values, family, contract, picture=size), sample.truth)
     figures = metric.compute()
-    extras = "".join(f", {name} {value:.4f}" for name, value in figures.extras.items())
+    others = {name: value for name, value in figures.extras.items() if name != figures.metric}
+    extras = "".join(f", {name} {value:.4f}" for name, value in others.items())
     return f"on {len(test)} test scenes {figures.metric} {figures.value:.4f}{extras}"
 
 
