@@ -120,18 +120,21 @@ def cifar(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Cifar:
 
 
 @pytest.mark.build
+@pytest.mark.xdist_group("cifar")
 def test_the_float_network_is_the_published_one(cifar: Cifar) -> None:
     assert cifar.top1("float") == pytest.approx(0.804, abs=0.003)
 
 
 @pytest.mark.build
 @pytest.mark.parametrize("form", ["torch", *ENGINES])
+@pytest.mark.xdist_group("cifar")
 def test_int8_loses_at_most_0_7_points(cifar: Cifar, form: str) -> None:
     assert cifar.top1(form) >= cifar.top1("float") - MAX_DROP
 
 
 @pytest.mark.build
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(("torch", *ENGINES), 2)))
+@pytest.mark.xdist_group("cifar")
 def test_any_two_engines_give_the_same_numbers(cifar: Cifar, one: str, other: str) -> None:
     """Not only the same classes: without scales that keep ties away a quarter of the outputs differ."""
     apart = np.abs(cifar.outputs[one] - cifar.outputs[other]).max(axis=1)

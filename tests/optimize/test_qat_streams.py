@@ -150,6 +150,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(module, plain, made, result, folder)
 
 
+@pytest.mark.xdist_group("streams")
 def test_the_int8_graph_learns_more_than_post_training_keeps(trained: Trained) -> None:
     assert trained.result.losses[-1] < 0.5 * trained.result.losses[0]
     values, truths = moving(seed=4)
@@ -160,12 +161,14 @@ def test_the_int8_graph_learns_more_than_post_training_keeps(trained: Trained) -
     assert losses[0] < 0.6 * losses[1]
 
 
+@pytest.mark.xdist_group("streams")
 def test_it_becomes_int8_where_post_training_makes_it_int8(trained: Trained) -> None:
     rules = [sorted(item.why.partition(";")[0] for item in made.plan) for made in (trained.made, trained.plain)]
     assert rules[0] == rules[1]
     assert "float" not in {item.kind for item in trained.made.plan}
 
 
+@pytest.mark.xdist_group("streams")
 def test_before_training_the_ranges_are_those_of_whole_clips(trained: Trained) -> None:
     """The answers of a clip's first frames are small, and those of the last one are not cut."""
     values, truths = moving()
@@ -210,6 +213,7 @@ def test_what_trains_is_what_is_deployed() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.xdist_group("streams")
 def test_all_engines_answer_as_torch_and_hand_the_state_over_without_loss(trained: Trained, engine: str) -> None:
     values = moving(seed=5)[0][:6]
     wanted = answers(trained.made, trained.module, values).numpy()

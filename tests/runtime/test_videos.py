@@ -84,6 +84,7 @@ def apart(one: Detections, other: Detections) -> np.ndarray:
 
 
 @pytest.mark.parametrize("video", list(VIDEOS))
+@pytest.mark.xdist_group("videos")
 def test_the_engines_see_the_same(shared_data: Path, detectors: dict[str, Path], video: str) -> None:
     """Boxes within one pixel for 99 % of what each finds, and the same tracks."""
     runs = {
@@ -113,6 +114,7 @@ def test_the_engines_see_the_same(shared_data: Path, detectors: dict[str, Path],
         assert abs(len(ids[0]) - len(ids[1])) <= 1
 
 
+@pytest.mark.xdist_group("videos")
 def test_people_have_a_pose_and_keep_their_looks(
     shared_data: Path, detectors: dict[str, Path], tmp_path: Path, movenet: Callable[[Path], Path]
 ) -> None:
@@ -170,6 +172,7 @@ def movenet(shared_data: Path) -> Callable[[Path], Path]:
     return make
 
 
+@pytest.mark.xdist_group("videos")
 def test_reid_is_refused_where_it_does_nothing(detectors: dict[str, Path]) -> None:
     folder = str(detectors["onnxruntime"])
     with pytest.raises(UsageError, match="botsort"):
