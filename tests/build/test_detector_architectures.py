@@ -40,7 +40,7 @@ DETECTORS = {
     "ssdlite": anchored("ssd", SSD, slow=False),
     "ssd": replace(anchored("ssd", SSD), options={"lite": False}),
     "retinanet": anchored("retinanet", nets.RETINANET_OPTIONS),
-    "fcos": anchored("fcos", nets.FCOS_OPTIONS, slow=False),
+    "fcos": anchored("fcos", nets.FCOS_OPTIONS),
     "fastestdet": Detector(f"{PARTS}:small_fastestdet", "fastestdet"),
     "yolox": Detector(f"{CELLS}:yolox_like", "yolox", threshold=1e-4),  # two shares that begin with 0.02 each
     "detr": Detector("transformers:DetrForObjectDetection", "detr", options=DETR),

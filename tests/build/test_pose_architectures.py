@@ -57,7 +57,7 @@ def test_a_pose_transformer_goes_to_every_engine(tmp_path: Path, simple: bool) -
     assert len(said[0]["poses"][0]["keypoints"]) == 17
 
 
-@pytest.mark.build
+@pytest.mark.slow
 def test_branches_that_are_summed_at_each_size_go_to_every_engine(tmp_path: Path) -> None:
     """HRNet (Sun et al., arXiv:1902.09212) is all integers inside, so its engines do not differ in a single step.
 

@@ -26,7 +26,7 @@ recipe: 1
 name: things
 model:
   source: python:edgecv.models.reference_detection:{network}
-  {weights}
+  weights: {{path: {weights}}}
   input: {{size: [160, 192], mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25], resize: stretch}}
 family: {{kind: detection, head: {head}, labels: [disc, box, triangle, person], score_threshold: 0.01,
   max_detections: 60}}
@@ -42,27 +42,22 @@ targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 budgets: {{accuracy: {{metric: ap50, max_drop: 0.9}}}}
 measure: {{protocol: smoke}}
 """
-TRAINED = "weights: {path: WEIGHTS}"
-NETS = {
-    "yolo11_like": ("yolo", TRAINED),
-    "yolo11_end2end": ("yolo-end2end", TRAINED),
-    "yolox_like": ("yolox", "weights: null"),
-}
+HEADS = {"yolo11_like": "yolo", "yolo11_end2end": "yolo-end2end"}
+END2END = pytest.param("yolo11_end2end", marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module", params=["yolo11_like", END2END])
 def things(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, root: Path
-) -> tuple[str, Path, int, Report]:
-    """A finished run of a network: its name, folder, exit code and report."""
+) -> tuple[Path, int, Report]:
+    """A finished run of a network: its folder, exit code and report."""
     name: str = request.param
     folder = tmp_path_factory.mktemp(name)
-    head, weights = NETS[name]
-    weights = weights.replace("WEIGHTS", str(root / "recipes/detection/scenes-yolo.safetensors"))
-    (folder / "things.yaml").write_text(RECIPE.format(network=name, head=head, weights=weights))
+    weights = root / "recipes/detection/scenes-yolo.safetensors"
+    (folder / "things.yaml").write_text(RECIPE.format(network=name, head=HEADS[name], weights=weights))
     words = ["optimize", str(folder / "things.yaml"), "--out", str(folder / "out"), "--cache", str(folder / "cache")]
     code = cli.main(words)
-    return name, folder, code, read_report(folder / "out")
+    return folder, code, read_report(folder / "out")
 
 
 def optimized(report: Report, target: str) -> ArtifactFigures:
@@ -70,9 +65,9 @@ def optimized(report: Report, target: str) -> ArtifactFigures:
 
 
 @pytest.mark.build
-@pytest.mark.xdist_group("things")
-def test_detectors_learn_from_boxes_and_go_through_every_step(things: tuple[str, Path, int, Report]) -> None:
-    name, folder, code, report = things
+@pytest.mark.xdist_group("boxes")
+def test_detectors_learn_from_boxes_and_go_through_every_step(things: tuple[Path, int, Report]) -> None:
+    folder, code, report = things
     assert code == 0, report.outcome
     effects = {step.kind: step.effect for step in report.steps}
     assert float(effects["prune"]["macs_after"]) < float(effects["prune"]["macs_before"])
@@ -86,14 +81,13 @@ def test_detectors_learn_from_boxes_and_go_through_every_step(things: tuple[str,
             continue
         assert figures.accuracy is not None
         assert (figures.accuracy.metric, figures.accuracy.samples) == ("ap50", 20)
-        if name == "yolo11_like":
-            assert figures.accuracy.value > 0.6, "objects are lost on the way"
+        assert figures.accuracy.value > 0.5, "objects are lost on the way"
 
 
 @pytest.mark.build
-@pytest.mark.xdist_group("things")
-def test_the_engines_find_the_same_boxes(things: tuple[str, Path, int, Report]) -> None:
-    name, folder, _, _ = things
+@pytest.mark.xdist_group("boxes")
+def test_the_engines_find_the_same_boxes(things: tuple[Path, int, Report]) -> None:
+    folder, _, _ = things
     picture = Scene(SceneSpec(seed=4100)).at(3.0).image
     found = []
     for target in ENGINES:
@@ -103,19 +97,16 @@ def test_the_engines_find_the_same_boxes(things: tuple[str, Path, int, Report]) 
         found.append(result)
     for other in found[1:]:
         assert abs(len(other) - len(found[0])) <= 3
-        if name != "yolox_like":  # one that has seen 24 pictures is not sure of anything
-            sure = found[0].select(found[0].scores > 0.3)
-            assert len(sure) > 2
-            assert np.median(iou(sure.boxes, other.boxes).max(axis=1)) > 0.9
+        sure = found[0].select(found[0].scores > 0.3)
+        assert len(sure) > 2
+        assert np.median(iou(sure.boxes, other.boxes).max(axis=1)) > 0.9
 
 
 @pytest.mark.build
-@pytest.mark.xdist_group("things")
+@pytest.mark.xdist_group("boxes")
 @pytest.mark.parametrize("things", ["yolo11_like"], indirect=True)
-def test_eval_verify_and_run_by_command(
-    things: tuple[str, Path, int, Report], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, folder, _, report = things
+def test_eval_verify_and_run_by_command(things: tuple[Path, int, Report], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _, report = things
     artifact = str(folder / "out/host-onnxruntime")
     capsys.readouterr()
     words = ["eval", artifact, "--json", "--metric", "ap50", "--data", "scenes-boxes:test", "--limit", "20"]
@@ -127,10 +118,10 @@ def test_eval_verify_and_run_by_command(
 
 
 @pytest.mark.build
-@pytest.mark.xdist_group("things")
-@pytest.mark.parametrize("things", ["yolo11_like", "yolo11_end2end"], indirect=True)  # untrained ones find nothing
-def test_in_the_camera_loop(things: tuple[str, Path, int, Report], tmp_path: Path) -> None:
-    _, folder, _, _ = things
+@pytest.mark.xdist_group("boxes")
+@pytest.mark.parametrize("things", ["yolo11_like", END2END], indirect=True)
+def test_in_the_camera_loop(things: tuple[Path, int, Report], tmp_path: Path) -> None:
+    folder, _, _ = things
     seen: list[FrameResult] = []
     spec = PipelineSpec(
         camera="synthetic:size=320x240,seed=5",
