@@ -11,7 +11,7 @@ from typing import Any
 
 from edgecv.build.calibration import open_checked
 from edgecv.build.context import Context
-from edgecv.build.judge import make_judge, measure_words, score_module
+from edgecv.build.judge import make_gate, make_judge, measure_words, score_module
 from edgecv.build.judge_pictures import open_for_repair
 from edgecv.build.plan import TargetPlan, metric_name
 from edgecv.build.quantize import CALIBRATION_CACHE_MB
@@ -89,9 +89,9 @@ def analyze(
     if held is None:
         return Analysis(table)
     judge = make_judge(recipe, held, original)
-    workshop = Workshop(
-        module, example, calibration, lambda candidate: judge(whole(candidate)), latency_ms=times, **given
-    )
+    gate = make_gate(recipe, held, context.reader(recipe.data.eval), original)
+    given |= {"latency_ms": times, "gate": gate and (lambda candidate: gate(whole(candidate)))}
+    workshop = Workshop(module, example, calibration, lambda candidate: judge(whole(candidate)), **given)
     _, found = repair(workshop, replace(step, repair="ptq"))
     return Analysis(table, found, f"{held.words}, {measure_words(recipe, held)}")
 

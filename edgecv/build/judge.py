@@ -14,6 +14,8 @@ from edgecv.core.kinds import lower_is_better, metric_unit
 from edgecv.core.protocols import Graded, Parts, PartsMetric, Reader
 from edgecv.core.recipe import Recipe
 from edgecv.core.results import Detections
+from edgecv.data.readers import LabelledReader
+from edgecv.data.selection import truths_of
 from edgecv.errors import DataError
 from edgecv.families.box_parts import IOU_THRESHOLDS
 from edgecv.families.detection_metric import matches
@@ -87,6 +89,27 @@ def make_judge(recipe: Recipe, pictures: JudgePictures, reference: Any) -> Calla
         return _likeness(recipe, pictures.reader, reference, allowed)
     before = score_module(recipe, pictures.reader, reference)
     return lambda module: _judged(before, score_module(recipe, pictures.reader, module), max_drop)
+
+
+def make_gate(
+    recipe: Recipe, pictures: JudgePictures, evaluation: LabelledReader, reference: Any
+) -> Callable[[Any], Judged] | None:
+    """What the accuracy gate will say, by the labels of the ``evaluation`` set; None where ``pictures`` have labels or
+    that set has none.
+
+    It may only say whether the ladder is needed at all: settings that were chosen by it would suit its pictures by
+    luck.
+    """
+    if pictures.labelled or next(iter(truths_of(evaluation)), None) is None:
+        return None
+    budget = recipe.budgets.accuracy
+    max_drop = budget.max_drop if budget is not None else None
+
+    def gate(module: Any) -> Judged:
+        before, after = (score_module(recipe, evaluation, item) for item in (reference, module))
+        return _judged(before, after, max_drop)
+
+    return gate
 
 
 def measure_words(recipe: Recipe, pictures: JudgePictures) -> str:

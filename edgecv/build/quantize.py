@@ -10,7 +10,7 @@ from typing import Any
 
 from edgecv.build.calibration import open_checked
 from edgecv.build.context import Context, loss_effect
-from edgecv.build.judge import make_judge, measure_words
+from edgecv.build.judge import make_gate, make_judge, measure_words
 from edgecv.build.judge_pictures import JudgePictures, open_for_repair
 from edgecv.core.plain import to_plain
 from edgecv.core.progress import Progress
@@ -29,7 +29,7 @@ from edgecv.optimize.pixel_grid import pixel_range
 from edgecv.optimize.ptq import quantize_ptq
 from edgecv.optimize.qat import Fit, quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
-from edgecv.optimize.repair import Repair, Workshop, repair
+from edgecv.optimize.repair import Repair, Workshop, acceptable, repair
 from edgecv.optimize.training import FitResult, Hooks, TrainPlan, fit
 
 QUANTIZATION = "quantization.json"
@@ -174,11 +174,13 @@ def _post_training(
         return trained, trained.program.module()
 
     judge = make_judge(recipe, pictures, original)
+    gate = make_gate(recipe, pictures, context.reader(recipe.data.eval), original)
     workshop = Workshop(
         module,
         example,
         batches,
         lambda candidate: judge(whole_form(candidate, example, recipe.model.input)),
+        gate=gate and (lambda candidate: gate(whole_form(candidate, example, recipe.model.input))),
         samples=samples,
         pixels=pixel_range(recipe.model.input),
         train=train if training is not None else None,
@@ -216,6 +218,9 @@ def repair_lines(climbed: Repair, judged: str) -> list[str]:
     mended = {"not-needed": "not needed", "mended": f"mended by {climbed.mended_by}", "not-mended": "not mended"}
     ends = f"{climbed.first.value:.4f} -> {climbed.last.value:.4f}" if climbed.rungs else f"{climbed.first.value:.4f}"
     lines = [f"repair: {mended[climbed.outcome]} ({ends}); {judged}"]
+    if climbed.gate is not None:
+        allowed = "allowed" if acceptable(climbed.gate) else "too much"
+        lines.append(f"repair: by the labels of the evaluation set {climbed.gate.drop.drop:+.4f} is lost, {allowed}")
     for rung in climbed.rungs:
         after = "" if rung.after is None else f"{rung.before:.4f} -> {rung.after:.4f}, "
         kept = "kept" if rung.kept else f"rolled back ({rung.note})"

@@ -74,7 +74,8 @@ class RepairRung:
 class Repair:
     """The climb. ``mended_by`` names the rung that met the limit ("" where none did or none was needed).
 
-    ``settings`` are the fields of the quantize step that differ from the recipe's, as it may be written back.
+    ``settings`` are the fields of the quantize step that differ from the recipe's, as it may be written back. ``gate``
+    is what the accuracy gate said of the first network, where it was asked.
     """
 
     outcome: Literal["not-needed", "mended", "not-mended"]
@@ -83,6 +84,7 @@ class Repair:
     rungs: tuple[RepairRung, ...]
     mended_by: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    gate: Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,10 @@ class Workshop:
     """What the ladder works on and with.
 
     ``example`` is `(1, C, H, W)`. ``judge`` gets a module that takes one picture `(1, C, H, W)` and computes what
-    the int8 network computes. ``pixels`` is the input's range (`edgecv.optimize.pixel_grid`). ``train`` is used
-    where the step's ``repair`` is full. ``latency_ms`` has the float layers' milliseconds by name, to keep the
-    cheapest layers float; without it their multiplications count.
+    the int8 network computes. ``gate``, which does the same, is asked once, where ``judge`` refuses what the step's own
+    settings give: a judge without labels is stricter than the accuracy gate. ``pixels`` is the input's range
+    (`edgecv.optimize.pixel_grid`). ``train`` is used where the step's ``repair`` is full. ``latency_ms`` has the float
+    layers' milliseconds by name, to keep the cheapest layers float; without it their multiplications count.
     """
 
     module: nn.Module
@@ -113,6 +116,7 @@ class Workshop:
     samples: int = 300
     pixels: Range | None = None
     train: Train | None = None
+    gate: Judge | None = None
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     progress: Progress = field(default_factory=SilentProgress)
     log: Path | None = None
@@ -140,6 +144,12 @@ class Workshop:
         prepared, sqnr_db = self.prepare(step)
         return _State(step, prepared, self.judge(make_board(prepared.graph, prepared.originals).module), sqnr_db)
 
+    def asked(self, first: _State) -> Judged | None:
+        """What the gate says of the first network; None where there is no need to ask it, or it cannot be."""
+        if self.gate is None or first.prepared is None or acceptable(first.judged):
+            return None
+        return self.gate(make_board(first.prepared.graph, first.prepared.originals).module)
+
     def pictures(self) -> Iterator[Example]:
         """The pictures that signal to noise is measured on."""
         return pictures(self.calibration, limit=min(self.samples, SQNR_PICTURES), shape=picture_shape(self.example))
@@ -162,7 +172,8 @@ def _safe(judged: Judged) -> bool:
 def repair(ladder: Workshop, step: Quantize) -> tuple[QuantizedGraph, Repair]:
     """Quantise as ``step`` (method ptq) says, and where the judge refuses the result, climb the ladder.
 
-    A rung stays where the drop becomes smaller, else it is rolled back. The climb ends where the drop is proven to be
+    Where the gate, asked once, lets the first result pass, nothing is climbed. A rung stays where the drop becomes
+    smaller, else it is rolled back. The climb ends where the drop is proven to be
     allowed or is half of what is; rungs that turn out not to be needed are then rolled back as well. Where no
     rung brings that, the first that is within the limit has mended the network.
 
@@ -171,37 +182,17 @@ def repair(ladder: Workshop, step: Quantize) -> tuple[QuantizedGraph, Repair]:
         DataError: there is no calibration picture.
         ToolchainError: NNCF refuses the graph.
     """
-    first = state = ladder.judged(step)
-    rungs: list[RepairRung] = []
-    mended_by = ""
-    if step.repair != "off" and not acceptable(first.judged):
-        within: tuple[_State, int] | None = None
-        for name, propose in RUNGS:
-            state, rung = _climb(ladder, name, propose, state)
-            if rung is not None:
-                rungs.append(rung)
-                ladder.progress.line(f"repair: {_words(rung)}")
-            if _safe(state.judged):
-                state, rungs = _without_idle(ladder, step, state, rungs)
-                mended_by = name
-                break
-            if within is None and acceptable(state.judged):
-                within = state, len(rungs)
-        else:
-            if within is not None:
-                state, rungs = within[0], _until(rungs, within[1])
-                mended_by = rungs[within[1] - 1].rung
-            elif step.repair == "full" and ladder.train is not None:
-                state, rung = _train(ladder, ladder.train, state)
-                rungs.append(rung)
-                mended_by = rung.rung if acceptable(state.judged) else ""
+    first = ladder.judged(step)
+    gate = ladder.asked(first) if step.repair != "off" else None
+    needed = not acceptable(first.judged if gate is None else gate)
+    state, rungs, mended_by = _climbed(ladder, step, first) if needed and step.repair != "off" else (first, [], "")
     outcome: Literal["not-needed", "mended", "not-mended"] = "not-mended"
-    if acceptable(first.judged):
+    if not needed:
         outcome = "not-needed"
     elif mended_by:
         outcome = "mended"
     settings = changed_fields(step, state.step)
-    found = Repair(outcome, first.judged, state.judged, tuple(rungs), mended_by, settings)
+    found = Repair(outcome, first.judged, state.judged, tuple(rungs), mended_by, settings, gate)
     if state.made is not None:
         return state.made, found
     assert state.prepared is not None
@@ -210,6 +201,30 @@ def repair(ladder: Workshop, step: Quantize) -> tuple[QuantizedGraph, Repair]:
         made.graph, plan=made.plan, example=ladder.example, calibration=ladder.calibration, ranges=made.told
     )
     return graph, found
+
+
+def _climbed(ladder: Workshop, step: Quantize, first: _State) -> tuple[_State, list[RepairRung], str]:
+    """Where the climb ended, its rungs, and the name of the one that met the limit."""
+    state, rungs, mended_by = first, list[RepairRung](), ""
+    within: tuple[_State, int] | None = None
+    for name, propose in RUNGS:
+        state, rung = _climb(ladder, name, propose, state)
+        if rung is not None:
+            rungs.append(rung)
+            ladder.progress.line(f"repair: {_words(rung)}")
+        if _safe(state.judged):
+            state, rungs = _without_idle(ladder, step, state, rungs)
+            return state, rungs, name
+        if within is None and acceptable(state.judged):
+            within = state, len(rungs)
+    if within is not None:
+        state, rungs = within[0], _until(rungs, within[1])
+        mended_by = rungs[within[1] - 1].rung
+    elif step.repair == "full" and ladder.train is not None:
+        state, rung = _train(ladder, ladder.train, state)
+        rungs.append(rung)
+        mended_by = rung.rung if acceptable(state.judged) else ""
+    return state, rungs, mended_by
 
 
 def changed_fields(before: Quantize, after: Quantize) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv.build.judge import SURE, UNLIKE_PER_LOST, likeness, make_judge, measure_words, score_module
+from edgecv.build.judge import SURE, UNLIKE_PER_LOST, likeness, make_gate, make_judge, measure_words, score_module
 from edgecv.build.judge_pictures import JudgePictures
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import AccuracyBudget, Budgets, Data, DataSpec, FamilySpec, ModelSpec, Recipe
@@ -81,6 +81,20 @@ def test_without_labels_the_float_network_is_the_measure() -> None:
     assert otherwise.drop.max_drop == pytest.approx(UNLIKE_PER_LOST * 0.01)
     assert not acceptable(judge(Threshold(180)))
     assert "likeness to the float network" in measure_words(CLASSES, held)
+
+
+def test_the_gate_goes_by_the_labels_of_the_evaluation_set() -> None:
+    held, evaluation = pictures(labelled=False), grays(range(1, 256, 2))
+    gate = make_gate(CLASSES, held, evaluation, Threshold(139))  # type: ignore[arg-type]
+    assert gate is not None
+    better, worse = gate(Threshold(127)), gate(Threshold(180))
+    assert better.drop.drop < 0 < worse.drop.drop, "it is better by the labels, which the judge does not know"
+    assert better.drop.max_drop == 0.01
+    assert acceptable(better)
+    assert not acceptable(worse)
+    assert make_gate(CLASSES, pictures(labelled=True), evaluation, Threshold(139)) is None  # type: ignore[arg-type]
+    nameless = MemoryReader(evaluation.images, [None] * len(evaluation))  # type: ignore[list-item]
+    assert make_gate(CLASSES, held, nameless, Threshold(139)) is None  # type: ignore[arg-type]
 
 
 def test_of_whole_strings_less_may_change() -> None:

@@ -65,6 +65,26 @@ def test_nothing_is_tried_where_nothing_is_lost() -> None:
     assert (found.outcome, found.rungs, found.settings) == ("not-needed", (), {})
 
 
+@pytest.mark.parametrize("lost", [0.005, 0.5])
+def test_the_gate_is_asked_once_whether_anything_is_needed(lost: float) -> None:
+    """A judge without labels refuses what the gate's labels allow; its rungs are judged by it alone."""
+    module, asked = residual(), []
+
+    def gate(candidate: nn.Module) -> Judged:
+        asked.append(candidate)
+        return Judged(1 - lost, judge_drop([1.0] * 8, [1.0 - lost] * 8, max_drop=0.02))
+
+    judge = quality(module, wanted_db=300)
+    _, found = repair(Workshop(module, example(), batches(images(16)), judge, gate=gate), STEP)
+    assert len(asked) == 1
+    assert found.gate is not None
+    assert found.gate.drop.drop == pytest.approx(lost)
+    assert (found.outcome == "not-needed") == (lost < 0.02)
+    assert bool(found.rungs) == (lost > 0.02)
+    _, found = repair(Workshop(module, example(), batches(images(16)), quality(module, wanted_db=5), gate=gate), STEP)
+    assert (found.outcome, found.gate, len(asked)) == ("not-needed", None, 1), "where the judge is content nobody asks"
+
+
 def test_off_tries_nothing() -> None:
     found = climb(residual(), replace(STEP, repair="off"), wanted_db=90)
     assert (found.outcome, found.rungs) == ("not-mended", ())

@@ -2,9 +2,8 @@
 
 Each row is a recipe that is run as `edgecv optimize` runs it. Unless ``--whole`` is given its steps are only those that
 make int8 (and ``fit``, without which an anomaly network knows nothing), with the repair ladder (``repair: ptq``) and
-this table's limit as budget: what is lost is then what int8 costs, not what pruning costs. Two detectors of COCO are
-taken as their recipes quantise them: without labels the ladder's judge is strict there, and climbs for half an hour.
-Super-resolution alone is trained, as its recipe says.
+this table's limit as budget: what is lost is then what int8 costs, not what pruning costs. Super-resolution alone is
+trained, as its recipe says.
 
 Recipes without data of their own run on made-up scenes; with EDGECV_TEST_DATA those on real pictures follow, and with
 ``--weights DIR`` detectors of other architectures (SSD, RetinaNet, FCOS, RT-DETR, DETR), which are trained on scenes
@@ -89,8 +88,6 @@ MADE: dict[str, Callable[[Path, Path], list[str]]] = {
 JUDGED_BY = {"delta1": "abs_rel"}
 """Metrics that this table judges by another of the family, of which a hundredth may be lost, too."""
 KEPT = ("fit", "quantize")
-AS_THEY_STAND = ("detection/yolox-nano", "detection/fastestdet")
-"""Recipes that are quantised with their own settings; the first one's are those that the ladder found."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,6 @@ class Row:
     path: Path
     whole: bool
     settings: tuple[str, ...] = ()
-    repair: bool = True
 
     @property
     def name(self) -> str:
@@ -114,7 +110,7 @@ class Row:
         words += ["--set", f"targets=[{', '.join(ENGINES)}]"]
         if not self.whole:
             recipe = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-            words += ["--set", f"steps={json.dumps(_int8_steps(recipe['steps'], repair=self.repair))}"]
+            words += ["--set", f"steps={json.dumps(_int8_steps(recipe['steps']))}"]
             metric = recipe["budgets"]["accuracy"]["metric"]
             metric = JUDGED_BY.get(metric, metric)
             accuracy = {"metric": metric, "max_drop": _allowed(metric)}
@@ -124,12 +120,11 @@ class Row:
         return words
 
 
-def _int8_steps(steps: list[dict[str, Any]], *, repair: bool) -> list[dict[str, Any]]:
-    """The steps of a recipe without pruning and tuning, with the ladder where ``repair`` is asked for."""
+def _int8_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps of a recipe without pruning and tuning, with the ladder."""
     kept = [step for step in steps if next(iter(step)) in KEPT]
     fits = [step for step in kept if "fit" in step][:1]
-    quantize = dict(next(step["quantize"] for step in kept if "quantize" in step))
-    quantize |= {"repair": "ptq"} if repair else {}
+    quantize = {**next(step["quantize"] for step in kept if "quantize" in step), "repair": "ptq"}
     training = ("epochs", "lr", "batch_size", "step_sizes", "distill", "augment", "ema", "freeze")
     if quantize.get("method") == "qat":
         quantize = {key: value for key, value in quantize.items() if key not in training} | {"method": "ptq"}
@@ -221,8 +216,7 @@ def _row(name: str, options: argparse.Namespace, data: str | None, folder: Path)
     if name in DETECTORS:
         return Row(detector_recipe(name, weights=options.weights, folder=folder / "recipes"), options.whole)
     settings = MADE[name](Path(data), folder / "made" / name) if data and name in MADE else []
-    path = RECIPES / f"{name.partition(' ')[0]}.yaml"
-    return Row(path, options.whole or name == PAIRS, tuple(settings), repair=name not in AS_THEY_STAND)
+    return Row(RECIPES / f"{name.partition(' ')[0]}.yaml", options.whole or name == PAIRS, tuple(settings))
 
 
 def main() -> int:
