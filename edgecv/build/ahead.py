@@ -33,7 +33,7 @@ _NICE = 10
 """What the run itself does goes first: it waits for the other steps."""
 _COMPILERS = {"litert": "litert_torch", "coreml": "coremltools"}
 """What an engine's compiler is imported as: loading it takes seconds, which are there before the first graph is."""
-_LAST_S = 10.0
+_LAST_S = 30.0
 """So long a process may take to end."""
 
 
