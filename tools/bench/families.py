@@ -118,7 +118,7 @@ class Row:
             metric = recipe["budgets"]["accuracy"]["metric"]
             metric = JUDGED_BY.get(metric, metric)
             accuracy = {"metric": metric, "max_drop": _allowed(metric)}
-            words += ["--set", f"budgets.accuracy={json.dumps(accuracy)}"]
+            words += ["--set", f"budgets={json.dumps({'accuracy': accuracy})}"]
         for setting in self.settings:
             words += ["--set", setting]
         return words
