@@ -18,7 +18,7 @@ _STRIDE = 8
 
 
 def simple_pose(
-    *, keypoints: int = 17, widths: tuple[int, ...] = (16, 24, 48, 64), neck: int = 40, channels: int = 3
+    *, keypoints: int = 17, widths: tuple[int, ...] = (16, 24, 32, 40), neck: int = 28, channels: int = 3
 ) -> nn.Module:
     """Keypoints of one person: `(N, channels, H, W)` float32 -> maps `(N, keypoints, H / 4, W / 4)`.
 
@@ -26,7 +26,7 @@ def simple_pose(
     the last of ``widths``, each of which halves the size, then up again. Instead of transposed convolutions, maps are
     enlarged by repeating pixels (which keeps their int8 scale) and added to the finer ones, all ``neck`` channels
     wide (Lin et al., arXiv:1612.03144). H and W are multiples of ``2 ** len(widths)``. As it is by default, it has
-    145,000 parameters.
+    72,000 parameters.
     """
     return _SimplePose(keypoints, tuple(widths), neck, channels)
 

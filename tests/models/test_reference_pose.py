@@ -24,7 +24,7 @@ def test_the_maps_have_a_quarter_of_the_size(widths: tuple[int, ...], size: tupl
 
 def test_its_size_and_its_head() -> None:
     module = simple_pose()
-    assert sum(item.numel() for item in module.parameters()) == 145_481
+    assert sum(item.numel() for item in module.parameters()) == 71_733
     assert pose.protected(module) == ["head"]
 
 
