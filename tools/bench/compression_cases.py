@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
-from people import frames, person_masks, persons
+from people import crowds, frames, person_masks, persons
 from restoration_pairs import JUDGED_OF, SIDE, TRAINED, halves, middles
 
 from edgecv.core.contract import InputContract
@@ -80,7 +80,15 @@ LIKE: dict[str, Callable[[Any, Any], float]] = {
 
 def cases(data: Path, made: Path) -> list[Case]:
     """All models with data here; pictures that have to be made first stand in the folder ``made``."""
-    return [_resnet(data), _imdn(data, made), _plates(data), *_detectors(data), *_faces(data), *_people(data, made)]
+    films = frames(data, made / "frames")
+    return [
+        _resnet(data),
+        _imdn(data, made),
+        _plates(data),
+        *_detectors(data),
+        *_faces(data, made, films),
+        *_people(data, made, films),
+    ]
 
 
 def _imported(path: Path, contract: InputContract) -> Callable[[], Any]:
@@ -137,13 +145,15 @@ def _detectors(data: Path) -> list[Case]:
     ]
 
 
-def _faces(data: Path) -> list[Case]:
+def _faces(data: Path, made: Path, films: Sequence[Path]) -> list[Case]:
+    """Calibrated on people, on films of them and on crowds: of the pictures of COCO few show a face."""
     images = sorted((data / "faces/images").glob("*.*"))
     people = sorted((data / "coco-mini/images").glob("*.jpg"))
+    calibration = (*people[::2], *films[::2], *crowds(data, made / "crowds"))
 
     def case(name: str, file: str, family: FamilySpec, contract: InputContract) -> Case:
         make, truths = _imported(data / "models" / file, contract), [None] * len(images)
-        return Case(name, make, family, contract, people[::2], images, truths, "same faces", people[1::2])
+        return Case(name, make, family, contract, calibration, images, truths, "same faces", people[1::2])
 
     ultraface = FamilySpec("detection", ("face",), head="ultraface", score_threshold=0.7, iou_threshold=0.4)
     stretch = InputContract(size=(240, 320), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
@@ -155,7 +165,7 @@ def _faces(data: Path) -> list[Case]:
     ]
 
 
-def _people(data: Path, made: Path) -> list[Case]:
+def _people(data: Path, made: Path, films: Sequence[Path]) -> list[Case]:
     crops = _written(persons(data), made / "persons")
     half, third = len(crops) // 2, len(crops) // 3
     contract = InputContract(size=(256, 128), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -175,7 +185,6 @@ def _people(data: Path, made: Path) -> list[Case]:
     spread = tuple(255 * value for value in std)
     contract = InputContract(size=(320, 320), color="bgr", range=(0.0, 255.0), mean=mean, std=spread)
     images, truths = person_masks(data / "coco-mini")
-    films = frames(data, made / "frames")
     sinet = Case(
         "SINet",
         _imported(data / "models/sinet_portrait/SINet.onnx", contract),

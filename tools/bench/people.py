@@ -21,6 +21,9 @@ OF_A_FILM = 24
 """Frames taken of each film; a network for portraits learns little of its ranges from animals."""
 VIEWS = 8
 """Pictures to be found again of each person."""
+CROWDS = 40
+"""Pictures with rows of small faces."""
+CROWD_SIZE = (480, 640)
 
 
 def person_masks(folder: Path) -> tuple[list[Path], list[MaskTruth]]:
@@ -71,6 +74,25 @@ def frames(data: Path, folder: Path) -> list[Path]:
             if number % every == 0:
                 cv2.imwrite(str(folder / f"{path.stem}-{number:05}.png"), video.retrieve()[1])
             number += 1
+    return sorted(folder.iterdir())
+
+
+def crowds(data: Path, folder: Path) -> list[Path]:
+    """Pictures with 4 to 25 faces in rows, put together from single portraits, as files in ``folder``.
+
+    A detector of faces that has seen hardly any has too small ranges: in a crowd its values are cut off.
+    """
+    random = np.random.default_rng(0)
+    portraits = [_read(path) for path in sorted((data / "faces/landmarks").rglob("*.[jp][pn]g"))]
+    height, width = CROWD_SIZE
+    for number in range(CROWDS):
+        side = int(random.integers(2, 6))
+        small = (width // side, height // side)
+        rows = [
+            np.hstack([cv2.resize(portraits[one], small, interpolation=cv2.INTER_AREA) for one in row])
+            for row in random.integers(len(portraits), size=(side, side))
+        ]
+        _write(folder / f"{number:02}.png", np.asarray(np.vstack(rows), dtype=np.uint8))
     return sorted(folder.iterdir())
 
 
