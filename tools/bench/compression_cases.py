@@ -146,14 +146,20 @@ def _detectors(data: Path) -> list[Case]:
 
 
 def _faces(data: Path, made: Path, films: Sequence[Path]) -> list[Case]:
-    """Calibrated on people, on films of them and on crowds: of the pictures of COCO few show a face."""
+    """Calibrated on people, on films of them and on crowds: of the pictures of COCO few show a face.
+
+    Ranges go as far as values were seen: what other rules cut off, as rare and far from the mean, are the faces.
+    """
     images = sorted((data / "faces/images").glob("*.*"))
     people = sorted((data / "coco-mini/images").glob("*.jpg"))
     calibration = (*people[::2], *films[::2], *crowds(data, made / "crowds"))
 
     def case(name: str, file: str, family: FamilySpec, contract: InputContract) -> Case:
         make, truths = _imported(data / "models" / file, contract), [None] * len(images)
-        return Case(name, make, family, contract, calibration, images, truths, "same faces", people[1::2])
+        settings = {"scheme": "affine", "ranges": "minmax"}
+        return Case(
+            name, make, family, contract, calibration, images, truths, "same faces", people[1::2], settings=settings
+        )
 
     ultraface = FamilySpec("detection", ("face",), head="ultraface", score_threshold=0.7, iou_threshold=0.4)
     stretch = InputContract(size=(240, 320), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
