@@ -13,7 +13,7 @@ from edgecv.core.figures import AccuracyFigures
 from edgecv.core.kinds import lower_is_better, metric_unit
 from edgecv.core.protocols import Graded, Parts, PartsMetric, Reader
 from edgecv.core.recipe import Recipe
-from edgecv.core.results import Detections
+from edgecv.core.results import Detections, Poses
 from edgecv.data.readers import LabelledReader
 from edgecv.data.selection import truths_of
 from edgecv.errors import DataError
@@ -27,6 +27,8 @@ from edgecv.vision.image import preprocess
 
 SURE = 0.4
 """Without labels an object of at least this score (or the recipe's threshold, if higher) must be found by both."""
+COUNTED = 32
+"""Pictures of a set whose objects are counted, at most."""
 UNLIKE_PER_LOST = 5.0
 """Without labels so many times the allowed drop may come out otherwise than in float.
 
@@ -110,6 +112,19 @@ def make_gate(
         return _judged(before, after, max_drop)
 
     return gate
+
+
+def sure_objects(recipe: Recipe, module: Any, reader: Reader) -> float | None:
+    """How many objects (or poses) ``module`` is sure of (`SURE`) in a picture of ``reader``, on the mean; None of a
+    family whose answers are not lists of such.
+    """
+    sure, counts = max(SURE, recipe.family.score_threshold), list[int]()
+    for sample in _samples(reader, COUNTED):
+        answer = _answer(recipe, module, sample.image)
+        if not isinstance(answer, (Detections, Poses)):
+            return None
+        counts.append(int((answer.scores >= sure).sum()))
+    return sum(counts) / len(counts)
 
 
 def measure_words(recipe: Recipe, pictures: JudgePictures) -> str:

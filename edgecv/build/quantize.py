@@ -10,13 +10,14 @@ from typing import Any
 
 from edgecv.build.calibration import open_checked
 from edgecv.build.context import Context, loss_effect
-from edgecv.build.judge import make_gate, make_judge, measure_words
+from edgecv.build.judge import make_gate, make_judge, measure_words, sure_objects
 from edgecv.build.judge_pictures import JudgePictures, open_for_repair
 from edgecv.core.plain import to_plain
 from edgecv.core.progress import Progress
 from edgecv.core.protocols import Batches
 from edgecv.core.recipe import Quantize, Recipe
-from edgecv.data.lint import refuse, saturation_finding
+from edgecv.data.lint import LintFinding, objects_finding, refuse, saturation_finding
+from edgecv.data.readers import LabelledReader
 from edgecv.data.selection import truths_of
 from edgecv.models.streaming import deploy_form, whole_form
 from edgecv.optimize.batches import make_batches
@@ -76,6 +77,7 @@ def quantize(
     batches = make_batches(reader, recipe.model.input, batch_size=8, cache_mb=CALIBRATION_CACHE_MB).fixed()
     form, example = deploy_form(module, recipe.model.input)
     calibration, count = steps_of(batches, form, example), len(reader)
+    judged = module if original is None else original
     result: FitResult | None = None
     climbed: Repair | None = None
     if step.method == "qat" and training is not None:
@@ -90,13 +92,13 @@ def quantize(
             log=context.log,
         )
     else:
-        judged = module if original is None else original
         modules = (form, judged)
         made, climbed = _post_training(
             context, recipe, step, modules, (example, calibration), training, samples=count, pictures=pictures
         )
     saturation = saturation_finding({item.node: item.share for item in made.saturated}, ranges=step.ranges)
-    found = [*findings, *([saturation] if saturation is not None else [])]
+    few = _few_objects(context, recipe, judged, reader, ranges=step.ranges)
+    found = [*findings, *(item for item in (saturation, few) if item)]
     refuse(found)
     save_program(made.program, folder / "program.pt2")
     _write_record(folder, recipe, step, made, climbed, pictures)
@@ -106,6 +108,15 @@ def quantize(
         warnings += repair_lines(climbed, f"judged on {pictures.words}, {measure_words(recipe, pictures)}")
         counts |= _repair_effect(climbed) | {"judged_on": len(pictures.reader)}
     return {**counts, "calibration": reader.fingerprint(), "pictures": count, "warnings": warnings}
+
+
+def _few_objects(
+    context: Context, recipe: Recipe, module: Any, reader: LabelledReader, *, ranges: str
+) -> LintFinding | None:
+    """What the lint says of the objects that the float ``module`` finds in the calibration pictures of ``reader``."""
+    other = sure_objects(recipe, module, context.reader(recipe.data.eval))
+    mine = None if not other else sure_objects(recipe, module, reader)
+    return None if mine is None or other is None else objects_finding(mine, other, ranges=ranges)
 
 
 def _write_record(

@@ -31,6 +31,7 @@ SATURATED_EXCESS = 0.15
 SATURATED_ALONE = 0.9
 ACTIVATIONS_WARNING = 0.01
 ACTIVATIONS_ERROR = 0.1
+FEW_OBJECTS = 0.25
 COMPARED = 1024
 """Pictures of each set whose pixels are compared; hashes and classes are compared over all."""
 SPREAD_FLOOR = 0.02
@@ -44,7 +45,7 @@ class LintFinding:
     """One thing that is wrong with a calibration set: ``figure`` is beyond ``limit``.
 
     ``code`` is one of too-few, duplicates, near-duplicates, one-class, missing-classes, blank, leak,
-    shift, saturated-pixels, saturated-activations.
+    shift, saturated-pixels, saturated-activations, few-objects.
     """
 
     level: Level
@@ -114,6 +115,24 @@ def saturation_finding(tensors: Mapping[str, float], *, ranges: str = "minmax") 
         worst,
         limit,
     )
+
+
+def objects_finding(mine: float, other: float, *, ranges: str = "minmax") -> LintFinding | None:
+    """Whether the calibration set shows too few objects: ``mine`` are found there in a picture by the float network, on
+    the mean, and ``other`` in the evaluation set. None where there are at least a quarter as many.
+
+    A face detector that was calibrated on pictures of COCO, with 0.24 faces each, lost 3 of 51 in a crowd; with frames
+    and pictures that show faces (8 each) it lost none.
+    """
+    if mine >= FEW_OBJECTS * other:
+        return None
+    message = (
+        f"the float network is sure of {mine:.2g} objects a picture here and of {other:.2g} in the evaluation set; at "
+        f"least {FEW_OBJECTS:.0%} of that is advised, since values that only objects bring about are cut off. Add "
+        "pictures that show what is to be found, small and large"
+        + ("." if ranges == "minmax" else ", or set `ranges: minmax`, which cuts nothing that it has seen.")
+    )
+    return LintFinding("warning", "few-objects", message, mine / other, FEW_OBJECTS)
 
 
 def _saturation_advice(ranges: str) -> str:

@@ -169,6 +169,26 @@ def test_broken_boxes_stop_the_run_before_any_work(
     assert not (tmp_path / "out/report.json").exists()
 
 
+@pytest.mark.build
+@pytest.mark.xdist_group("tiny-detector")
+def test_calibration_pictures_without_objects_are_told(tiny: tuple[Path, int, Report], tmp_path: Path) -> None:
+    folder, _, _ = tiny
+    for path in sorted((folder / "pictures").glob("train*")):
+        image = cv2.imread(str(path))
+        assert image is not None
+        assert cv2.imwrite(str(tmp_path / path.name), (image * 0.2).astype(np.uint8))
+    words = ["optimize", str(folder / "tiny.yaml"), "--out", str(tmp_path / "out"), "--cache", str(folder / "cache")]
+    words += ["--set", "steps=[{quantize: {method: ptq}}]"]  # a cut network, untrained, is sure of nothing
+    words += ["--set", "data.eval.only='eval0[0-5]*'"]  # so few that pictures unlike them are no error
+    told = {}
+    for pictures in (tmp_path, folder / "pictures"):
+        assert cli.main([*words, "--set", f"data.calibration.source.path={pictures}/train*"]) == 0
+        effects = {step.kind: step.effect for step in read_report(tmp_path / "out").steps}
+        told[pictures] = str(effects["quantize"]["warnings"])
+    assert "few-objects" not in told[folder / "pictures"]
+    assert "few-objects: the float network is sure of 0 objects a picture here and of " in told[tmp_path]
+
+
 HERE = ("host-onnxruntime", "host-openvino", "host-litert")
 
 

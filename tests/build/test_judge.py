@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv.build.judge import SURE, UNLIKE_PER_LOST, likeness, make_gate, make_judge, measure_words, score_module
+from edgecv.build.judge import (
+    SURE,
+    UNLIKE_PER_LOST,
+    likeness,
+    make_gate,
+    make_judge,
+    measure_words,
+    score_module,
+    sure_objects,
+)
 from edgecv.build.judge_pictures import JudgePictures
 from edgecv.core.contract import InputContract
 from edgecv.core.recipe import AccuracyBudget, Budgets, Data, DataSpec, FamilySpec, ModelSpec, Recipe
@@ -156,3 +165,24 @@ def test_a_recipes_higher_threshold_counts() -> None:
     assert likeness(strict, found((0, 0.65, 0)), found()) == 1
     assert likeness(strict, found((0, 0.75, 0)), found((0, 0.4, 0))) == 1
     assert likeness(strict, found((0, 0.75, 0)), found((0, 0.3, 0))) == 0
+
+
+class Lamps(nn.Module):
+    """YOLOX outputs `(N, 21, 7)` for 32 x 32: one object in the light, as sure as it is bright; another never is."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        output = torch.zeros(len(image), 21, 7)
+        output[:, 0, 4] = image.mean(dim=(1, 2, 3))
+        output[:, 20, 4] = SURE - 0.01
+        output[:, :, 5] = 1
+        return output
+
+
+def test_sure_objects_are_counted() -> None:
+    small = InputContract((32, 32), color="gray", mean=(0.0,), std=(1.0,))
+    objects = replace(OBJECTS, model=ModelSpec("python:m:f", small))
+    pictures: Any = grays([250, 200, 150, 20])
+    assert sure_objects(objects, Lamps(), pictures) == 0.75
+    strict = replace(objects, family=replace(objects.family, score_threshold=0.7))
+    assert sure_objects(strict, Lamps(), pictures) == 0.5
+    assert sure_objects(CLASSES, Threshold(128), pictures) is None, "of one class a picture there is nothing to count"

@@ -16,7 +16,7 @@ from edgecv.core.recipe import DataSpec
 from edgecv.core.tensor import Array
 from edgecv.data.digits import open_digits
 from edgecv.data.files import Entry, Listing, check_files
-from edgecv.data.lint import LintFinding, lint_calibration, refuse, saturation_finding
+from edgecv.data.lint import LintFinding, lint_calibration, objects_finding, refuse, saturation_finding
 from edgecv.data.readers import LabelledReader, open_reader
 from edgecv.data.selection import Rule, pick
 from edgecv.data.subset import SubsetReader
@@ -233,6 +233,18 @@ def test_refuse_lists_errors_only() -> None:
         refuse([warning, *errors])
     assert "leak: about leak\n  shift: about shift" in str(caught.value)
     assert "a warning" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mine", "other", "told"), [(0.24, 9, True), (0, 0.1, True), (2.25, 9, False), (0, 0, False)])
+def test_few_objects(mine: float, other: float, *, told: bool) -> None:
+    found = objects_finding(mine, other, ranges="mse")
+    assert (found is not None) == told
+    if found is not None:
+        assert "or set `ranges: minmax`" in found.message
+        assert "set `ranges" not in str(objects_finding(mine, other))
+        assert (found.level, found.code, found.limit) == ("warning", "few-objects", 0.25)
+        assert found.figure == pytest.approx(mine / other)
+        assert f"sure of {mine:.2g} objects a picture here and of {other:.2g}" in found.message
 
 
 def test_saturation_finding() -> None:
