@@ -31,7 +31,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from families_detectors import DETECTORS, detector_recipe
 from families_floor import floor_settings
-from families_streets import streets_settings
+from families_tiles import room_settings, streets_settings
 from people import osnet_settings, sinet_settings
 from restoration_pairs import pair_settings
 
@@ -80,10 +80,12 @@ REAL = (
 FLOOR = "anomaly/scenes-patchcore on a wooden floor"
 """That recipe on a real surface, with painted defects."""
 STREETS = "segmentation/scenes-unet on streets"
-"""That recipe on tiles of CamVid, with weights of its own."""
+ROOM = "depth/scenes-depth in a room"
+"""Those recipes on tiles of real pictures, with weights of their own."""
 MADE: dict[str, Callable[[Path, Path], list[str]]] = {
     FLOOR: floor_settings,
     STREETS: streets_settings,
+    ROOM: room_settings,
     PAIRS: pair_settings,
     "segmentation/sinet-portrait": sinet_settings,
     "embedding/osnet-x0-25": osnet_settings,
@@ -211,7 +213,7 @@ def _time(item: ArtifactFigures) -> str:
 
 def _named(options: argparse.Namespace, data: str | None) -> list[str]:
     """The rows that are asked for."""
-    names = [*MADE_UP, *((*REAL, FLOOR, STREETS) if data else ()), *(DETECTORS if options.weights else ())]
+    names = [*MADE_UP, *((*REAL, FLOOR, STREETS, ROOM) if data else ()), *(DETECTORS if options.weights else ())]
     return [name for name in names if not options.only or any(text in name for text in options.only)]
 
 
