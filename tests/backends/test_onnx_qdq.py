@@ -211,10 +211,29 @@ def test_values_of_one_scale_are_joined_as_int8() -> None:
     assert openvino_qdq.join_quantised(model) == 0
 
 
-def test_values_of_two_scales_are_joined_as_floats() -> None:
-    model = joined(0.1)
+def test_values_of_another_scale_are_quantised_before_they_are_joined() -> None:
+    from onnx import checker
+
+    model, image = joined(0.1), np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    before = evaluate(model, image)
+    assert openvino_qdq.join_quantised(model) == 1
+    checker.check_model(model, full_check=True)
+    (concat,) = (node for node in model.graph.node if node.op_type == "Concat")
+    makers = {node.output[0]: node.op_type for node in model.graph.node}
+    assert [makers[name] for name in concat.input] == ["QuantizeLinear", "QuantizeLinear"]
+    np.testing.assert_array_equal(evaluate(model, image), before)
     assert openvino_qdq.join_quantised(model) == 0
-    assert ops(model)["QuantizeLinear"] == 3
+
+
+def test_float_values_are_quantised_before_they_are_joined() -> None:
+    model, image = joined(0.05), np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    (concat,) = (node for node in model.graph.node if node.op_type == "Concat")
+    concat.input[1] = "image"
+    before = evaluate(model, image)
+    assert openvino_qdq.join_quantised(model) == 1
+    makers = {node.output[0]: node.op_type for node in model.graph.node}
+    assert [makers[name] for name in concat.input] == ["QuantizeLinear", "QuantizeLinear"]
+    np.testing.assert_array_equal(evaluate(model, image), before)
 
 
 def padded(*, second: float = 0.05, value: float = 0.0, zero: int = -41) -> Any:

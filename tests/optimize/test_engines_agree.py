@@ -253,6 +253,36 @@ def test_affine_runs_on_every_cpu_engine(tmp_path: Path) -> None:
         assert sqnr_db(reference, exported.run(engine, arrays, tmp_path)) > 35, engine
 
 
+class Distilling(nn.Module):
+    """A block of IMDN: a part of each result goes on, the others are joined; the first layer of it may stay float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+        self.two, self.three = nn.Conv2d(9, 12, 3, padding=1), nn.Conv2d(9, 3, 3, padding=1)
+        self.join, self.last = nn.Conv2d(9, 12, 1), nn.Conv2d(12, 8, 3, padding=1)
+        self.act = nn.LeakyReLU(0.05)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        start = self.first(image)
+        one, rest = self.act(self.one(start)).split((3, 9), dim=1)
+        two, rest = self.act(self.two(rest)).split((3, 9), dim=1)
+        joined: torch.Tensor = self.join(torch.cat([one, two, self.three(rest)], dim=1))
+        result: torch.Tensor = self.last(joined + start)
+        return result
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("keep_float", [(), ("one",), ("two",)])
+def test_joined_values_of_a_float_layer_are_right_on_every_engine(keep_float: tuple[str, ...], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    exported = export(Distilling().eval(), images(24), tmp_path, scheme="affine", keep_float=keep_float)
+    arrays = images(8, seed=9)
+    wanted = exported.run_torch(arrays)
+    for engine in ENGINES:
+        assert sqnr_db(wanted, exported.run(engine, arrays, tmp_path)) > 60, engine
+
+
 @pytest.mark.build
 @pytest.mark.parametrize(("inputs", "outputs"), [(6, 9), (9, 6)])
 def test_a_transposed_convolution_has_a_scale_for_each_output(inputs: int, outputs: int, tmp_path: Path) -> None:
