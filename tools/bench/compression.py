@@ -1,11 +1,11 @@
 """int8 by edgecv against int8 by each engine's own tool, on the same calibration pictures, in one run.
 
 For every model and engine: the metric of the float file, of our int8 file (one set of scales for all engines, found
-by the repair ladder as `edgecv optimize` climbs it; the scheme, how the last rung trains IMDN, the layers that
-LPRNet's and YOLOX's recipes name and the rule of the face detectors' ranges are set by hand) and of the file that
-NNCF (OpenVINO, ONNX), ONNX Runtime's quantize_static and ai-edge-quantizer (LiteRT) make; sizes; the loss with its
-paired bootstrap interval; and the latency of float and int8, taken in turn. Needs EDGECV_TEST_DATA. Calibration
-pictures are never evaluated. Absolute times belong to this machine; the ratio is the figure.
+by the repair ladder as `edgecv optimize` climbs it; the scheme, the training and the layers that IMDN's, LPRNet's and
+YOLOX's recipes name and the rule of the face detectors' ranges are set by hand) and of the file that NNCF (OpenVINO,
+ONNX), ONNX Runtime's quantize_static and ai-edge-quantizer (LiteRT) make; sizes; the loss with its paired bootstrap
+interval; and the latency of float and int8, taken in turn. Needs EDGECV_TEST_DATA. Calibration pictures are never
+evaluated. Absolute times belong to this machine; the ratio is the figure.
 """
 
 from __future__ import annotations

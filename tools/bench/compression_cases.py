@@ -26,7 +26,8 @@ class Case:
     """One network: where it comes from, its data, and how an answer is scored against a truth.
 
     The repair ladder is judged on ``held``, pictures that are neither calibrated on nor evaluated, with the family's
-    metric ``budget`` and limit ``max_drop``, by ``held_truths`` where there are any. Its last rung trains on ``train``.
+    metric ``budget`` and limit ``max_drop``, by ``held_truths`` where there are any. Its last rung trains on ``train``,
+    as does a case whose ``settings`` have the method qat, which needs no ladder.
     """
 
     name: str
@@ -103,11 +104,11 @@ def _imported(path: Path, contract: InputContract) -> Callable[[], Any]:
 RECIPES = Path(__file__).resolve().parent.parent.parent / "recipes"
 
 
-def shipped(recipe: str, key: str) -> Any:
-    """What ``key`` of its quantize step is in a recipe that comes with edgecv."""
+def shipped(recipe: str) -> dict[str, Any]:
+    """The quantize step of a recipe that comes with edgecv."""
     steps = yaml.safe_load((RECIPES / recipe).read_text(encoding="utf-8"))["steps"]
-    (found,) = [step["quantize"][key] for step in steps if "quantize" in step]
-    return found
+    (found,) = [step["quantize"] for step in steps if "quantize" in step]
+    return dict(found)
 
 
 def _detectors(data: Path) -> list[Case]:
@@ -139,7 +140,7 @@ def _detectors(data: Path) -> list[Case]:
             "yolox_nano/yolox_nano.onnx",
             yolox,
             letterbox,
-            split=shipped("detection/yolox-nano.yaml", "split"),
+            split=shipped("detection/yolox-nano.yaml")["split"],
         ),
         case("FastestDet", "fastestdet/FastestDet.onnx", fastestdet, stretch),
     ]
@@ -239,14 +240,7 @@ def _imdn(data: Path, made: Path) -> Case:
         max_drop=0.2,
         held_truths=[read(path) for path in large[::JUDGED_OF]],
         train=[path for index, path in enumerate(small) if index % JUDGED_OF][:TRAINED],
-        settings={
-            "scheme": "affine",
-            "step_sizes": "learned",
-            "epochs": 16,
-            "lr": 2e-3,
-            "batch_size": 8,
-            "distill": 1.0,
-        },
+        settings={**shipped("restoration/imdn-rtc-x2.yaml"), "scheme": "affine"},
     )
 
 
@@ -302,7 +296,7 @@ def _plates(data: Path) -> Case:
         paths[60:108],
         budget="exact",
         # As the recipe lprnet-plates has it: 48 plates without labels cannot tell the ladder of one in 300.
-        settings={"scheme": "affine", "keep_float": shipped("text/lprnet-plates.yaml", "keep_float")},
+        settings={"scheme": "affine", "keep_float": shipped("text/lprnet-plates.yaml")["keep_float"]},
     )
 
 

@@ -87,10 +87,17 @@ def trainer(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path)
     return train
 
 
-def quantised(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path) -> tuple[QuantizedGraph, Repair]:
-    """The Q/DQ program and the climb, from prepared calibration pictures `(1, C, H, W)` float32."""
+def quantised(
+    case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path
+) -> tuple[QuantizedGraph, Repair | None]:
+    """The Q/DQ program and the climb, from prepared calibration pictures `(1, C, H, W)` float32; method qat does not
+    climb.
+    """
     import torch
 
+    step = Quantize(**{"method": "ptq", "repair": "full" if case.train else "ptq", **case.settings})
+    if step.method == "qat":
+        return trainer(case, module, inputs, log=log)(step)[0], None
     workshop = Workshop(
         module,
         torch.from_numpy(inputs[0]),
@@ -101,11 +108,13 @@ def quantised(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Pat
         train=trainer(case, module, inputs, log=log) if case.train else None,
         log=log,
     )
-    return repair(workshop, Quantize("ptq", **{"repair": "full" if case.train else "ptq", **case.settings}))
+    return repair(workshop, step)
 
 
-def words(climbed: Repair) -> list[str]:
+def words(climbed: Repair | None) -> list[str]:
     """The climb, a line a rung."""
+    if climbed is None:
+        return ["trained as its recipe says, without a ladder"]
     first, last = climbed.first, climbed.last
     lines = [f"ladder {climbed.outcome}: {first.value:.4f} (drop {first.drop.drop:+.4f}) -> {last.value:.4f}"]
     for rung in climbed.rungs:
