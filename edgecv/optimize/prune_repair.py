@@ -34,11 +34,26 @@ def repair_readers(original: nn.Module, pruned: nn.Module, *, batches: Batches) 
     layers = _narrowed(original, pruned)
     if not layers:
         return 0
-    inputs = [torch.from_numpy(arrays) for _, (arrays, _) in zip(range(_MOST_BATCHES), batches(), strict=False)]
+    inputs = _spread(batches)
     solved = 0
     for name in _in_order(pruned, layers, inputs[0][:1]):
         solved += _solve(original.get_submodule(name), pruned.get_submodule(name), (original, pruned), inputs)
     return solved
+
+
+def _spread(batches: Batches) -> list[torch.Tensor]:
+    """At most `_MOST_BATCHES` batches, evenly out of all: where the set is sorted by class, the first hold but a few."""
+    found: list[torch.Tensor] = []
+    every = 1
+    for number, (arrays, _) in enumerate(batches()):
+        if number % every:
+            continue
+        if len(found) == _MOST_BATCHES:
+            found, every = found[::2], 2 * every
+            if number % every:
+                continue
+        found.append(torch.from_numpy(arrays))
+    return found
 
 
 def _narrowed(original: nn.Module, pruned: nn.Module) -> list[str]:
