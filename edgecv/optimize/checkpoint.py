@@ -6,6 +6,7 @@ read with ``weights_only``.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from dataclasses import astuple, dataclass
@@ -19,17 +20,23 @@ from edgecv.optimize.ema import WeightAverage
 
 __all__ = ["EpochFigures", "TrainState", "read_checkpoint", "write_checkpoint"]
 
-_VERSION = 2
+_VERSION = 3
+LEAST_PARTS = 4
+"""Of fewer batches no spread is estimated: the highest score counts then."""
 
 
 @dataclass(frozen=True)
 class EpochFigures:
-    """Of one epoch: mean training loss, and on the validation part the mean loss and score (None without one)."""
+    """Of one epoch: mean training loss, and on the validation part the mean loss and score (None without one).
+
+    ``parts``: samples and mean score of each validation batch, which are the same samples in every epoch.
+    """
 
     epoch: int
     loss: float
     validation_loss: float | None
     score: float | None
+    parts: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,24 @@ class TrainState:
     best: dict[str, Any] | None = None
     history: tuple[EpochFigures, ...] = ()
 
+    @property
+    def top(self) -> EpochFigures | None:
+        """The epoch with the highest score so far (of equals, the lowest validation loss); None where there is none."""
+        return max((figures for figures in self.history if figures.score is not None), key=_rank, default=None)
+
     def after(self, figures: EpochFigures, module: nn.Module) -> TrainState:
-        """The state after one more epoch with these ``figures`` of ``module``."""
+        """The state after one more epoch with these ``figures`` of ``module``.
+
+        It becomes the best one if no other has a higher score, or if the highest is less than one standard error
+        above its own: then chance may have made the difference, and the later epoch has learned longer, at a lower
+        rate (the rule is that of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
+        """
         history = (*self.history, figures)
         done = self.epochs_done + 1
         if figures.score is None:
             return TrainState(done, figures.epoch, None, history)
-        if self.history and _rank(figures) <= _rank(self.history[self.best_epoch]):
+        top = self.top
+        if top is not None and _rank(figures) <= _rank(top) and not _as_good(figures, top):
             return TrainState(done, self.best_epoch, self.best, history)
         return TrainState(done, figures.epoch, _copied(module.state_dict()), history)
 
@@ -113,6 +131,19 @@ def read_checkpoint(
 def _rank(figures: EpochFigures) -> tuple[float, float]:
     """Higher is better. On a small held-out part many epochs score the same, and the loss still tells them apart."""
     return figures.score or 0.0, -(figures.validation_loss or 0.0)
+
+
+def _as_good(one: EpochFigures, top: EpochFigures) -> bool:
+    """Whether the score of ``one`` is less than one standard error of the paired difference below that of ``top``."""
+    if len(top.parts) < LEAST_PARTS or [count for count, _ in one.parts] != [count for count, _ in top.parts]:
+        return False
+    total = sum(count for count, _ in top.parts)
+    shares = [count / total for count, _ in top.parts]
+    apart = [high - low for (_, high), (_, low) in zip(top.parts, one.parts, strict=True)]
+    mean = sum(share * value for share, value in zip(shares, apart, strict=True))
+    spread = sum(share * (value - mean) ** 2 for share, value in zip(shares, apart, strict=True))
+    squares = sum(share * share for share in shares)
+    return mean < math.sqrt(spread * squares / (1.0 - squares))
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:

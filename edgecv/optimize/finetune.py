@@ -41,6 +41,8 @@ __all__ = [
 
 LEAST_HELD = 20
 """Fewer labelled pictures choose an epoch by chance: beside unlabelled pictures none are held out then."""
+VALIDATION_BATCHES = 16
+"""So many at least, where there are as many pictures: between them the spread of a score shows."""
 OF_AN_IDENTITY = 4
 """Pictures of an identity in a batch: Hermans, Beyer and Leibe 2017, arXiv:1703.07737, section 2."""
 
@@ -119,7 +121,10 @@ def held_out(
     )
     if FAMILY_KINDS[data.family.kind].compares and isinstance(truths[0], (int, np.integer)):
         train = train.by_class([truths[index] for index in rest], OF_AN_IDENTITY)
-    validation = make_batches(judged, data.contract, batch_size=batch_size, indices=held) if held else None
+    if not held:
+        return Lessons(train, extra), None
+    size = min(batch_size, max(1, len(held) // VALIDATION_BATCHES))
+    validation = make_batches(judged, data.contract, batch_size=size, indices=held)
     return Lessons(train, extra), validation
 
 

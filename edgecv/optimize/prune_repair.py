@@ -42,7 +42,7 @@ def repair_readers(original: nn.Module, pruned: nn.Module, *, batches: Batches) 
 
 
 def _spread(batches: Batches) -> list[torch.Tensor]:
-    """At most `_MOST_BATCHES` batches, evenly out of all: where the set is sorted by class, the first hold but a few."""
+    """At most `_MOST_BATCHES` batches, evenly out of all: the first ones of a sorted set hold but a few classes."""
     found: list[torch.Tensor] = []
     every = 1
     for number, (arrays, _) in enumerate(batches()):

@@ -122,8 +122,9 @@ def fit(
 ) -> FitResult:
     """Train ``module`` in place and give it back with the weights of its best epoch.
 
-    The best epoch is the one with the highest score on ``validation`` (of equals, the lowest loss there);
-    without a validation part it is the last. ``checkpoint`` is a file that is written after every
+    The best epoch is the last one whose score on ``validation`` is the highest or less than one standard error below
+    it (of fewer than four batches: the highest, of equals the one with the lowest loss); without a validation part it
+    is the last. ``checkpoint`` is a file that is written after every
     epoch and from which an interrupted run of the same plan goes on; the caller removes it when the
     result is stored. Under torchrun or Slurm all processes train together (data parallel). For the extra pictures
     of `Lessons` only the teacher answers.
@@ -218,7 +219,7 @@ def _run(session: _Session) -> FitResult:
 
 
 def _is_over(state: TrainState, patience: int | None) -> bool:
-    return patience is not None and state.epochs_done - 1 - state.best_epoch >= patience
+    return patience is not None and state.top is not None and state.epochs_done - 1 - state.top.epoch >= patience
 
 
 def _optimizer(module: nn.Module, plan: TrainPlan) -> torch.optim.Optimizer:
@@ -312,7 +313,7 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
         return EpochFigures(epoch, loss, None, None)
     session.hooks.set_mode(session.module, False)
     objective = session.objective
-    losses, scores, samples = 0.0, 0.0, 0
+    parts: list[tuple[int, float, float]] = []
     # The bare module and not its data-parallel wrapper: that one waits for the other processes in every
     # forward, and they may have one batch less.
     with torch.no_grad(), fabric.autocast():
@@ -320,17 +321,20 @@ def _validate(session: _Session, fabric: Any, epoch: int, loss: float) -> EpochF
             if index % fabric.world_size != fabric.global_rank:
                 continue
             inputs, targets = _tensors(arrays, truths, fabric.device)
-            samples += len(arrays)
             if objective.own is not None:
-                losses += float(objective.own(session.module, inputs, targets).item()) * len(arrays)
+                value = float(objective.own(session.module, inputs, targets).item())
+                parts.append((len(arrays), value, -value))
                 continue
             with session.picks.chosen():
                 outputs = session.module(inputs)
             value = float(_judged(session, outputs, targets, inputs).item())
-            losses += value * len(arrays)
-            scores += (-value if objective.score is None else objective.score(outputs, targets)) * len(arrays)
-    scores = scores if objective.own is None else -losses
-    return EpochFigures(epoch, loss, _mean(fabric, losses, samples), _mean(fabric, scores, samples))
+            score = -value if objective.score is None else float(objective.score(outputs, targets))
+            parts.append((len(arrays), value, score))
+    parts = _of_all(fabric, parts)
+    samples = max(1, sum(count for count, _, _ in parts))
+    losses = sum(count * value for count, value, _ in parts) / samples
+    scores = sum(count * score for count, _, score in parts) / samples
+    return EpochFigures(epoch, loss, losses, scores, tuple((count, score) for count, _, score in parts))
 
 
 def _judged(session: _Session, outputs: Any, targets: Any, inputs: torch.Tensor) -> torch.Tensor:
@@ -341,6 +345,15 @@ def _judged(session: _Session, outputs: Any, targets: Any, inputs: torch.Tensor)
     assert objective.teacher is not None  # checked by `fit`
     with session.picks.taken():
         return objective.compare(outputs, objective.teacher(inputs))
+
+
+def _of_all(fabric: Any, parts: list[Any]) -> list[Any]:
+    """The ``parts`` of all processes, in the order of the processes."""
+    if fabric.world_size == 1:
+        return parts
+    found: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(found, parts)
+    return [part for share in found for part in share]
 
 
 def _mean(fabric: Any, total: float, samples: int) -> float:

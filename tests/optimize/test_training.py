@@ -134,6 +134,35 @@ def test_of_equal_scores_the_lowest_loss_wins() -> None:
     assert run(tiny_net(), objective=objective, validation=one_batch()).best_epoch == 2
 
 
+def scored_by_batch(epochs: list[list[float]]) -> Objective:
+    """Gives the validation batches of each epoch these scores."""
+    remaining = iter(score for scores in epochs for score in scores)
+    return dataclasses.replace(OBJECTIVE, score=lambda outputs, truths: next(remaining))
+
+
+FIVES = make_batches(TinyReader(90), CONTRACT, batch_size=5, indices=range(60, 90)).fixed()
+MIDDLING, HIGH = [0.5] * 6, [1.0, 0.6, 0.8, 0.4, 1.0, 0.8]
+HARDLY_LOWER = [0.8, 0.8, 0.6, 0.6, 0.8, 0.8]
+EVERYWHERE_LOWER = [value - 0.03 for value in HIGH]
+
+
+def test_a_later_epoch_counts_where_chance_may_have_made_the_difference() -> None:
+    seen, hooks = weights_per_epoch()
+    objective = scored_by_batch([MIDDLING, HIGH, HARDLY_LOWER, EVERYWHERE_LOWER])
+    result = run(tiny_net(), objective=objective, validation=FIVES, hooks=hooks)
+    assert result.best_epoch == 2
+    assert result.best_score == pytest.approx(sum(HARDLY_LOWER) / 6)
+    assert all(torch.equal(value, result.module.state_dict()[name]) for name, value in seen[3].items())
+
+
+def test_patience_counts_from_the_highest_score() -> None:
+    plan = dataclasses.replace(PLAN, epochs=9, patience=2)
+    objective = scored_by_batch([MIDDLING, HIGH, HARDLY_LOWER, HARDLY_LOWER])
+    result = run(tiny_net(), plan, objective=objective, validation=FIVES)
+    assert (result.epochs_run, result.best_epoch) == (4, 3)
+    assert run(tiny_net(), plan, validation=None).epochs_run == 9
+
+
 def test_patience_stops_early() -> None:
     plan = dataclasses.replace(PLAN, epochs=9, patience=2)
     result = run(tiny_net(), plan, objective=scripted([0.1, 0.5, 0.5, 0.4, 0.9]), validation=one_batch())
