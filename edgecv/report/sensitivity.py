@@ -8,7 +8,7 @@ from pathlib import Path
 from edgecv.core.sensitivity import Sensitivity, SensitivityRow
 from edgecv.report.html import Child, Html, el, figure
 from edgecv.report.text import table_lines
-from edgecv.report.words import ABSENT, clean, db_text, metric_name, metric_text, ms_text
+from edgecv.report.words import ABSENT, clean, db_text, drop_text, drop_unit, metric_name, metric_text, ms_text
 
 __all__ = ["render_sensitivity_html", "render_sensitivity_text"]
 
@@ -21,7 +21,7 @@ _CHART_ROWS = 40
 
 def render_sensitivity_text(table: Sensitivity, *, name: str, note: str = "") -> str:
     """The table as lines, the layer that adds most noise first; ``note`` says how it was made."""
-    heads = ("layer", "operator", "SQNR", "drop", "ms", "share")
+    heads = ("layer", "operator", "SQNR", f"drop, {drop_unit(table.metric)}", "ms", "share")
     rows: list[tuple[str, ...]] = [
         (row.layer, row.kind, db_text(row.sqnr_db), *_numbers(table, row)) for row in table.rows
     ]
@@ -65,7 +65,7 @@ def _summary(table: Sensitivity) -> str:
 
 
 def _numbers(table: Sensitivity, row: SensitivityRow) -> tuple[str, str, str]:
-    drop = ABSENT if row.metric_drop is None else f"{row.metric_drop:+.4f}"
+    drop = drop_text(table.metric, row.metric_drop, column=drop_unit(table.metric))
     time = ABSENT if row.latency_ms is None else ms_text(row.latency_ms)
     share = ABSENT if row.latency_share is None else f"{row.latency_share:.1%}"
     return drop, time, share
@@ -75,7 +75,7 @@ def _table(table: Sensitivity) -> Html:
     """Every row; columns of which nothing is known are left out."""
     fields: list[tuple[str, str, Callable[[SensitivityRow], float | None]]] = [
         ("SQNR", "sqnr_db", lambda row: row.sqnr_db),
-        ("Drop alone", "metric_drop", lambda row: row.metric_drop),
+        (f"Drop alone, {drop_unit(table.metric)}", "metric_drop", lambda row: row.metric_drop),
         ("Time, ms", "latency_ms", lambda row: row.latency_ms),
         ("Share of time", "latency_share", lambda row: row.latency_share),
     ]

@@ -26,7 +26,8 @@ def test_text_names_every_layer_worst_first_with_its_figures() -> None:
     body = lines[-3:]
     assert [line.split()[0] for line in body] == ["layer1.0<b>", "head", "idle"]
     assert "12.5 dB" in body[0]
-    assert "+0.0200" in body[0]
+    assert " 2.00 " in body[0]
+    assert "drop, points" in lines[-5]
     assert "75.0%" in body[0]
     assert "equal" in body[2]
 
