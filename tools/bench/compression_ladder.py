@@ -1,19 +1,20 @@
 """Our int8 network of a benchmark case: post-training quantisation with the repair ladder, as a build makes it.
 
 The rungs are judged by the product's own judge on pictures that are neither calibrated on nor evaluated: by their
-truths where the case has them, else by likeness to the float network's answers.
+truths where the case has them, else by likeness to the float network's answers. As in a build, the accuracy gate is
+asked before a climb by likeness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from compression_cases import Case, read
 
-from edgecv.build.judge import make_judge
+from edgecv.build.judge import make_gate, make_judge
 from edgecv.build.judge_pictures import JudgePictures
 from edgecv.build.quantize import Training, make_fit
 from edgecv.core.progress import SilentProgress
@@ -24,7 +25,7 @@ from edgecv.optimize.finetune import TrainSet
 from edgecv.optimize.pixel_grid import pixel_range
 from edgecv.optimize.qat import quantize_qat
 from edgecv.optimize.quantized import QuantizedGraph
-from edgecv.optimize.repair import Judged, Repair, Train, Workshop, repair
+from edgecv.optimize.repair import Repair, Train, Workshop, repair
 
 JUDGED = 48
 """Pictures that the rungs are judged on, at most."""
@@ -57,12 +58,12 @@ def recipe_of(case: Case) -> Recipe:
     )
 
 
-def judge_of(case: Case, module: Any) -> Callable[[Any], Judged]:
-    """The ladder's judge of this case."""
+def judged_on(case: Case) -> JudgePictures:
+    """The ladder's own pictures."""
     every = max(1, len(case.held) // JUDGED)
     truths = case.held_truths[::every][:JUDGED]
     pictures: Any = Pictures(case.held[::every][:JUDGED], truths)
-    return make_judge(recipe_of(case), JudgePictures(pictures, labelled=bool(truths), origin="the benchmark"), module)
+    return JudgePictures(pictures, labelled=bool(truths), origin="the benchmark")
 
 
 def trainer(case: Case, module: Any, inputs: Sequence[np.ndarray], *, log: Path) -> Train:
@@ -98,12 +99,14 @@ def quantised(
     step = Quantize(**{"method": "ptq", "repair": "full" if case.train else "ptq", **case.settings})
     if step.method == "qat":
         return trainer(case, module, inputs, log=log)(step)[0], None
+    recipe, pictures = recipe_of(case), judged_on(case)
     workshop = Workshop(
         module,
         torch.from_numpy(inputs[0]),
         lambda: ((item, None) for item in inputs),
-        judge_of(case, module),
+        make_judge(recipe, pictures, module),
         samples=len(inputs),
+        gate=make_gate(recipe, pictures, cast(Any, Pictures(case.images, case.truths)), module),
         pixels=pixel_range(case.contract),
         train=trainer(case, module, inputs, log=log) if case.train else None,
         log=log,
@@ -117,6 +120,8 @@ def words(climbed: Repair | None) -> list[str]:
         return ["trained as its recipe says, without a ladder"]
     first, last = climbed.first, climbed.last
     lines = [f"ladder {climbed.outcome}: {first.value:.4f} (drop {first.drop.drop:+.4f}) -> {last.value:.4f}"]
+    if climbed.gate is not None:
+        lines.append(f"  the accuracy gate says: {climbed.gate.drop.drop:+.4f} is lost")
     for rung in climbed.rungs:
         after = "" if rung.after is None else f"{rung.before:.4f} -> {rung.after:.4f}, "
         kept = "kept" if rung.kept else f"rolled back ({rung.note})"
