@@ -35,7 +35,7 @@ data:
   calibration: {source: {kind: scenes-keypoints, split: test, limit: 16}, samples: 16, select: random}
 steps:
   - prune: {ratio: 0.1, round_to: 1}
-  - finetune: {epochs: 4, lr: 1.0e-3, batch_size: 8}
+  - finetune: {epochs: 8, lr: 1.0e-3, batch_size: 8}
   - quantize: {method: ptq, scheme: portable}
 targets: [host-onnxruntime, host-openvino, host-litert, iphone-15]
 measure: {protocol: smoke}
