@@ -13,6 +13,7 @@ from edgecv.core.progress import Progress
 from edgecv.core.recipe import DataSpec
 from edgecv.data.files import shown_skips
 from edgecv.data.kept import kept
+from edgecv.data.pieces import Pieces
 from edgecv.data.readers import LabelledReader, open_reader
 from edgecv.data.subset import SubsetReader, hashes, spare
 from edgecv.data.tiled import as_inputs
@@ -88,7 +89,7 @@ class Context:
         return SubsetReader(reader, rest)
 
     def unlabelled(self) -> LabelledReader | None:
-        """The recipe's pictures without labels, but none of its evaluation and validation sets.
+        """The recipe's pictures without labels, or their pieces, but none of its evaluation and validation sets.
 
         Raises:
             DataError: no picture is left.
@@ -104,7 +105,8 @@ class Context:
                 f"all {len(reader)} pictures of data.unlabelled are in data.eval or data.validation, by which the "
                 "network is judged. Name other pictures, or remove data.unlabelled."
             )
-        return SubsetReader(reader, rest)
+        others = SubsetReader(reader, rest)
+        return others if data.unlabelled.pieces is None else Pieces(others, data.unlabelled.pieces)
 
     def pictures(self, spec: DataSpec) -> LabelledReader:
         """A data set of the recipe, its pictures whole: what the task metric is taken on."""

@@ -136,8 +136,9 @@ class DataFacts:
     ``truth`` is the folder or pattern of the files that hold each picture's truth (``truth_needed``: there must be
     one); ``ignore_index`` a value in them that is not judged, ``depth_unit`` what they count in; ``crop`` makes
     each person a sample; ``caption`` picks by what is said of a picture; ``noise`` and ``shot`` are how much noise is
-    put on clean pictures. ``classes`` says whether what a picture shows is known without reading those files, so that
-    pictures can be picked evenly over the classes; ``split`` that ``split: train`` shows files otherwise.
+    put on clean pictures; ``pieces`` cuts squares out of pictures. ``classes`` says whether what a picture shows is
+    known without reading those files, so that pictures can be picked evenly over the classes; ``split`` that
+    ``split: train`` shows files otherwise.
     """
 
     path: Literal["none", "folder", "file", "pictures", "videos"]
@@ -152,6 +153,7 @@ class DataFacts:
     caption: bool = False
     noise: bool = False
     shot: bool = False
+    pieces: bool = False
     classes: bool = True
     split: bool = False
 
@@ -242,8 +244,10 @@ DATA_KINDS: dict[DataKind, DataFacts] = {
     "csv": DataFacts("file", "the csv file", root=True),
     "coco": DataFacts("file", "the instances json", root=True, only=True),
     "coco-masks": DataFacts("file", "the instances json", root=True, only=True),
-    "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True, classes=False),
-    "video-frames": DataFacts("videos", "a video, a folder of videos, or a glob", only=True, classes=False),
+    "images": DataFacts("pictures", "a folder of pictures, or a glob", only=True, pieces=True, classes=False),
+    "video-frames": DataFacts(
+        "videos", "a video, a folder of videos, or a glob", only=True, pieces=True, classes=False
+    ),
     "coco-captions": DataFacts("file", "the captions json", root=True, only=True, caption=True, classes=False),
     "masks": DataFacts(
         "pictures", "a folder of pictures, or a glob", only=True, truth=True, ignore_index=True, classes=False

@@ -167,6 +167,15 @@ class DataSpec:
             "value as its variance (default: 0)",
         },
     )
+    pieces: int | None = field(
+        default=None,
+        metadata={
+            "ge": 1,
+            "le": 1024,
+            "description": "images, video-frames of data.unlabelled: so many squares of random size and place out of "
+            "every picture, not the picture whole; good for inputs of few pixels",
+        },
+    )
     root: str | None = field(
         default=None, metadata={"description": "csv, coco, text: folder of the images (default: of the file)"}
     )

@@ -354,7 +354,7 @@ def spec_fingerprint(spec: DataSpec, *, base: Path, labels: Sequence[str] = ()) 
 
 def _unset(key: str, value: Any) -> bool:
     """Settings that came later count only where they are used, so that they change no older hash."""
-    return key in ("only", "ignore_index", "crop", "depth_unit", "caption", "noise", "shot") and value is None
+    return key in ("only", "ignore_index", "crop", "depth_unit", "caption", "noise", "shot", "pieces") and value is None
 
 
 def _add_file(digest: "hashlib._Hash", path: str, *, start: int) -> None:

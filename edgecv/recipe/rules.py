@@ -136,6 +136,8 @@ def _data(data: dict[str, Any], family: dict[str, Any], steps: Any) -> Iterator[
         if spec is not None:
             yield from ((where + path, message) for path, message in data_problems(spec))
             yield from _data_fits(spec, where, family, steps)
+            if spec.pieces is not None and where != ("data", "unlabelled"):
+                yield (*where, "pieces"), f"is {spec.pieces}; pieces of pictures are cut in data.unlabelled only"
     if data.get("validation") is not None and data["validation"] == data.get("eval"):
         yield ("data", "validation"), "is the evaluation set; what is chosen by its pictures cannot be proven on them"
     known = [step for _, step in typed_steps(steps)]
@@ -223,7 +225,7 @@ def data_problems(spec: DataSpec) -> Iterator[Found]:
         if spec.split != "all" and not facts.split:
             bundled = ", ".join(kind for kind, others in DATA_KINDS.items() if others.path == "none" or others.split)
             yield ("split",), f"is {spec.split!r}; only {bundled} have splits: name another path for {spec.kind}"
-    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "caption", "noise", "shot"):
+    for key in ("root", "only", "truth", "ignore_index", "depth_unit", "crop", "caption", "noise", "shot", "pieces"):
         value = getattr(spec, key)
         if value is not None and not getattr(facts, key):
             yield (key,), f"is {value!r}; it goes only with data of kind {', '.join(kinds_with(key)) or 'none'}"

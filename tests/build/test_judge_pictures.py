@@ -134,6 +134,15 @@ def test_pictures_without_labels_are_none_that_prove_or_choose_anything(tmp_path
     assert len(unlabelled) > 1000
 
 
+def test_pieces_are_cut_out_of_pictures_that_judge_nothing_once_each(tmp_path: Path) -> None:
+    pictures(tmp_path, 10)
+    (tmp_path / "pictures/copy.png").write_bytes((tmp_path / "pictures/003.png").read_bytes())
+    made = context(tmp_path, TRAIN + SAME + "  unlabelled: {kind: images, path: pictures, pieces: 3}\n").unlabelled()
+    assert made is not None
+    assert list(made.ids) == [f"{index:03d}.png#{number}" for index in range(10) for number in range(3)]
+    assert {made[index].image.shape[0] == made[index].image.shape[1] for index in range(30)} == {True}
+
+
 def test_evaluated_pictures_alone_are_no_lesson(tmp_path: Path) -> None:
     made = context(tmp_path, TRAIN + SAME + TAUGHT.replace("digits}", "digits, split: test}"))
     with pytest.raises(DataError, match=r"pictures of data.unlabelled are in data.eval or data.validation"):

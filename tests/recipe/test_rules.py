@@ -96,6 +96,24 @@ def test_pictures_without_labels_need_a_step_that_a_teacher_watches() -> None:
     ]
 
 
+def test_pieces_are_cut_for_a_teacher_only() -> None:
+    digits = {"kind": "sklearn-digits"}
+    pieces = {"kind": "images", "path": "more", "pieces": 8}
+    given: dict[str, Any] = {
+        "family": {"kind": "classification", "labels": ["a", "b"]},
+        "steps": [{"finetune": {"epochs": 2, "distill": 1.0}}],
+    }
+    known = {"train": digits, "calibration": {"source": digits}}
+    assert broken_rules({**given, "data": {**known, "unlabelled": pieces}}) == []
+    for place in ({"train": pieces}, {"calibration": {"source": pieces}}):
+        ((where, message),) = broken_rules({**given, "data": {**known, **place}})
+        assert where[-1] == "pieces"
+        assert message == "is 8; pieces of pictures are cut in data.unlabelled only"
+    ((where, message),) = broken_rules({**given, "data": {**known, "unlabelled": {**digits, "pieces": 8}}})
+    assert where == ("data", "unlabelled", "pieces")
+    assert message == "is 8; it goes only with data of kind images, video-frames"
+
+
 DETECTION: dict[str, Any] = {
     "family": {"kind": "detection", "labels": ["a", "b"]},
     "data": {"eval": {"kind": "coco", "path": "x.json"}},

@@ -44,7 +44,7 @@ from edgecv.optimize.prune_latency import LatencyGoal
 from edgecv.recipe.load import load_recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from photo_pieces import Pieces
+from photo_pieces import SmallPieces
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPE = ROOT / "recipes" / "classification" / "cifar10-resnet20.yaml"
@@ -86,7 +86,7 @@ class Bench:
         train = open_reader(self.recipe.data.train, base=loaded.base, labels=labels, progress=self.progress)
         self.test = open_reader(self.recipe.data.eval, base=loaded.base, labels=labels, progress=self.progress)
         data = Path(os.environ["EDGECV_DATA"])
-        pieces = Pieces(data, options.pieces, progress=self.progress) if options.pieces else None
+        pieces = SmallPieces(data, options.pieces, progress=self.progress) if options.pieces else None
         self.train = TrainSet(train, self.contract, self.family, unlabelled=pieces)
         self.dense = load_model(model, family=self.family, base=loaded.base, cache=Path(tempfile.gettempdir()), seed=0)
         self.pictures = taylor_batches(self.train, samples=options.samples, seed=0)
