@@ -294,7 +294,7 @@ class _Planner:
         if role == "optimized":
             samples = {"eval": prints["eval"], "samples": REFERENCE_SAMPLES, "metric": metric_name(recipe)}
             samples |= {"accuracy": to_plain(recipe.budgets.accuracy)}  # int8 may cost what the budget allows
-            reference = self._step("reference", "reference outputs", samples, export, tuned)
+            reference = self._step("reference", "reference outputs", samples, export, tuned, load)
         backend = backends.get(target.backend)
         made = self._step(
             "compile",

@@ -17,7 +17,7 @@ from edgecv.backends.stream import StreamEngine
 from edgecv.build.blame import SOURCE, blame_form, blame_labels, first_cause, write_source_print
 from edgecv.build.plan import metric_name
 from edgecv.core.contract import InputContract
-from edgecv.core.figures import Diagnosis, Ladder, Rung
+from edgecv.core.figures import FLOAT_ONNX, FLOAT_TORCH, ORIGINAL_TORCH, QDQ_TORCH, Diagnosis, Ladder, Rung
 from edgecv.core.plain import to_plain
 from edgecv.core.protocols import Reader
 from edgecv.core.recipe import Recipe
@@ -36,22 +36,28 @@ from edgecv.measure.ladder import (
 from edgecv.vision.clips import picture_size
 from edgecv.vision.image import preprocess
 
-FLOAT_TORCH = "float torch"
-FLOAT_ONNX = "float ONNX"
-QDQ_TORCH = "Q/DQ torch"
 OUTPUTS = "outputs.npz"
 LADDER = "ladder.json"
 GOLDEN = "golden.npz"
 
 
 def collect(
-    recipe: Recipe, reader: Reader, picked: Sequence[int], *, module: Any, exported: Path, golden: int, out: Path
+    recipe: Recipe,
+    reader: Reader,
+    picked: Sequence[int],
+    *,
+    module: Any,
+    exported: Path,
+    golden: int,
+    out: Path,
+    original: Any = None,
 ) -> Ladder:
     """Run every form of the model on the ``picked`` samples and write outputs, rungs and golden pictures to ``out``.
 
     ``module`` is the tuned float torch module (None where the model came as ONNX); ``exported`` holds
     the graph that is compiled (``model.onnx``, and ``program.pt2`` from torch); the first ``golden``
-    pictures are kept for the device.
+    pictures are kept for the device. Of the ``original`` module, given where ``module`` was made from it by pruning or
+    training, only the task metric is taken: what was lost before quantisation.
 
     Raises:
         ToolchainError: ONNX Runtime, which runs the float ONNX rung, is missing.
@@ -75,8 +81,8 @@ def collect(
     truths = [sample.truth for sample in samples]
     sizes = [picture_size(sample.image) for sample in samples]
     save_outputs(out / OUTPUTS, forms, picked=np.asarray(picked, dtype=np.int64), inputs=inputs)
-    rungs, causes = _rungs(recipe, forms, truths, sizes)
-    found = ladder(rungs, causes)
+    first_form = None if original is None else Outputs(ORIGINAL_TORCH, _torch_outputs(original, inputs))
+    found = ladder(*_rungs(recipe, forms, truths, sizes, first_form))
     (out / LADDER).write_text(json.dumps(to_plain(found)), encoding="utf-8")
     first = [sample.image for sample in samples[:golden]]
     last = Outputs(forms[-1].name, tuple(array[:golden] for array in forms[-1].arrays))
@@ -92,7 +98,11 @@ def recipe_is_int8(recipe: Recipe) -> bool:
 
 
 def _rungs(
-    recipe: Recipe, forms: Sequence[Outputs], truths: Sequence[Any], pictures: Sequence[tuple[int, int]]
+    recipe: Recipe,
+    forms: Sequence[Outputs],
+    truths: Sequence[Any],
+    pictures: Sequence[tuple[int, int]],
+    original: Outputs | None,
 ) -> tuple[list[Rung], tuple[Diagnosis, ...]]:
     """The rungs of the forms before compilation, and why the first that broke did."""
     judge = Judge(recipe.family, recipe.model.input, truths, metric_name(recipe), pictures=pictures)
@@ -117,10 +127,11 @@ def _rungs(
                     max_drop=None if budget is None else budget.max_drop,
                 )
             )
-    return rungs, first_cause(
+    causes = first_cause(
         rungs,
         lambda rung: wrong_labels if rung is base else blame_form(forms[0], by_name[rung.name], rung.blame),
     )
+    return ([] if original is None else [judge.base(original)]) + rungs, causes
 
 
 def _torch_outputs(module: Any, inputs: FloatArray) -> tuple[FloatArray, ...]:

@@ -202,9 +202,20 @@ def _reference(context: Context, step: PlannedStep, recipe: Recipe, folder: Path
     exported = context.store.folder(step.inputs[0])
     straight = (context.store.folder(step.inputs[1]) / ONNX).is_file()
     module = None if straight else _rebuild(context, step.inputs[1], recipe)[0]
+    same = straight or step.inputs[2] == step.inputs[1]
+    original = None if same else _rebuild(context, step.inputs[2], recipe)[0]
     reader = context.reader(recipe.data.eval)
     picked = even_indices(len(reader), REFERENCE_SAMPLES)
-    ladder = collect(recipe, reader, picked, module=module, exported=exported, golden=GOLDEN_SAMPLES, out=folder)
+    ladder = collect(
+        recipe,
+        reader,
+        picked,
+        module=module,
+        exported=exported,
+        golden=GOLDEN_SAMPLES,
+        out=folder,
+        original=original,
+    )
     return {"samples": len(picked), "forms": ", ".join(rung.name for rung in ladder.rungs)}
 
 

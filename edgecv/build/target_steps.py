@@ -16,9 +16,9 @@ from edgecv.backends.common import quiet
 from edgecv.build.blame import CONTENTS, SOURCE, blame_compiled, first_cause, print_compiled
 from edgecv.build.context import NOTES, Context, data_notes
 from edgecv.build.plan import PlannedStep, metric_name
-from edgecv.build.reference import FLOAT_ONNX, FLOAT_TORCH, LADDER, OUTPUTS, QDQ_TORCH
+from edgecv.build.reference import LADDER, OUTPUTS
 from edgecv.core.artifact import FileEntry, file_entries, files_hash
-from edgecv.core.figures import Ladder
+from edgecv.core.figures import FLOAT_ONNX, FLOAT_TORCH, QDQ_TORCH, Ladder
 from edgecv.core.plain import from_plain, to_plain
 from edgecv.core.protocols import Compiled, CompileSource
 from edgecv.core.recipe import Recipe

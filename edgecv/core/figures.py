@@ -183,6 +183,10 @@ class Delegation:
     what: str
 
 
+ORIGINAL_TORCH, FLOAT_TORCH, FLOAT_ONNX, QDQ_TORCH = "original torch", "float torch", "float ONNX", "Q/DQ torch"
+"""Rungs before compilation; the original is there where the float network was made from it by pruning or training."""
+
+
 @dataclass(frozen=True)
 class Rung:
     """One rung of the verification ladder: this form of the model against the one before it.

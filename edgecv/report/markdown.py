@@ -198,12 +198,14 @@ def _ladders(report: Report) -> str:
     for item in report.artifacts:
         for rung in item.ladder.rungs if item.ladder is not None else ():
             agreement = ABSENT if rung.agreement is None else f"{rung.agreement * 100:.1f} %"
-            blame = f" {escape(rung.blame)}" if rung.blame else ""
-            sign = SYMBOLS[rung.outcome]
-            rows.append([escape(item.target), escape(rung.name), db_text(rung.sqnr_db), agreement, f"{sign}{blame}"])
+            metric = ABSENT if rung.metric is None else f"{rung.metric:.4f}"
+            outcome = SYMBOLS[rung.outcome] + (f" {escape(rung.blame)}" if rung.blame else "")
+            rows.append(
+                [escape(item.target), escape(rung.name), db_text(rung.sqnr_db), agreement, metric, outcome],
+            )
     if not rows:
         return ""
-    body = table(["Target", "Rung", "SQNR", "Agreement", "Outcome"], rows, right=(2, 3))
+    body = table(["Target", "Rung", "SQNR", "Agreement", "Metric", "Outcome"], rows, right=(2, 3, 4))
     causes = [
         f"- {escape(item.target)}: {escape(cause_text(cause))}"
         for item in report.artifacts

@@ -6,10 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from edgecv.core.figures import Diagnosis, Ladder, LoopFigures, Rung
+from edgecv.core.figures import FLOAT_TORCH, ORIGINAL_TORCH, QDQ_TORCH, Diagnosis, Ladder, LoopFigures, Rung
+from edgecv.core.kinds import metric_loss
 from edgecv.report.power import soak_sentence
 from edgecv.report.schema import ArtifactFigures, Report
-from edgecv.report.words import clean, count_text, drop_interval_text, drop_unit, ms_text, short, verdict_text
+from edgecv.report.words import (
+    clean,
+    count_text,
+    drop_interval_text,
+    drop_text,
+    drop_unit,
+    ms_text,
+    short,
+    verdict_text,
+)
 
 __all__ = [
     "ArtifactOutcome",
@@ -23,6 +33,7 @@ __all__ = [
     "grouped",
     "headline",
     "interval_level",
+    "lost_where",
     "optimized",
     "overall_outcome",
     "reasons",
@@ -55,22 +66,54 @@ def optimized(report: Report) -> tuple[ArtifactFigures, ...]:
 def artifact_reasons(artifact: ArtifactFigures) -> tuple[Reason, ...]:
     """All that fails or is undecided about one artifact, failures first."""
     target = clean(artifact.target) + (" (float)" if artifact.role == "float" else "")
-    found = []
+    found, lost = [], lost_where(artifact)
     if artifact.error or artifact.failed_step:
         first = next((line.strip() for line in clean(artifact.error, lines=True).splitlines() if line.strip()), "")
         step = f"step {clean(artifact.failed_step)} failed" if artifact.failed_step else "failed"
         found.append(Reason(target, "fail", f"{step}: {short(first, 200)}" if first else step))
     for verdict in artifact.verdicts:
-        why = _drop_why(artifact) if verdict.budget.endswith(".max_drop") else ""
         if verdict.outcome == "fail" or verdict.outcome == "inconclusive":
+            why = _drop_why(artifact) if verdict.budget.endswith(".max_drop") else ""
+            if why and lost:
+                why, lost = f"{why}; {lost}", ""
             found.append(Reason(target, verdict.outcome, verdict_text(verdict), why or clean(verdict.why)))
     if artifact.ladder is not None and artifact.ladder.first_broken is not None:
-        causes = "; ".join(cause_text(cause) for cause in artifact.ladder.diagnosis)
-        found.append(Reason(target, "fail", _ladder_reason(artifact), short(causes, 400)))
+        causes = short("; ".join(cause_text(cause) for cause in artifact.ladder.diagnosis), 400)
+        why = "; ".join(text for text in (causes, lost) if text)
+        found.append(Reason(target, "fail", _ladder_reason(artifact), why))
     invalid = clean(artifact.latency.invalid) if artifact.latency is not None else ""
     if invalid and not any(invalid in reason.why for reason in found):
         found.append(Reason(target, "inconclusive", f"times are invalid: {invalid}"))
     return tuple(sorted(found, key=lambda reason: reason.outcome != "fail"))
+
+
+def lost_where(artifact: ArtifactFigures) -> str:
+    """How much of the metric each part of the build lost, on the pictures of the ladder.
+
+    "" where the original network is no rung: nothing was pruned or trained, so int8 and the compiler lost all.
+    """
+    rungs = {rung.name: rung for rung in artifact.ladder.rungs} if artifact.ladder is not None else {}
+    original, metric = rungs.get(ORIGINAL_TORCH), _judged_by(artifact)
+    if original is None or original.metric is None or not metric:
+        return ""
+    before = "before quantisation" if QDQ_TORCH in rungs else "before export"
+    places = ((FLOAT_TORCH, before), (QDQ_TORCH, "by it"), (f"compiled {artifact.backend}", "in the compiled file"))
+    last, parts = original.metric, list[str]()
+    for name, where in places:
+        score = rungs[name].metric if name in rungs else None
+        if score is not None:
+            parts.append(f"{drop_text(metric, metric_loss(metric, last, score), column=drop_unit(metric))} {where}")
+            last = score
+    pictures = count_text(original.samples, "picture")
+    return f"lost on the {pictures} of verification, in {drop_unit(metric)}: {', '.join(parts)}" if parts else ""
+
+
+def _judged_by(artifact: ArtifactFigures) -> str:
+    """The task metric; "" where neither a figure nor a budget names it."""
+    if artifact.accuracy is not None:
+        return artifact.accuracy.metric
+    budgets = (verdict.budget.split(".") for verdict in artifact.verdicts)
+    return next((parts[1] for parts in budgets if parts[0] == "accuracy" and len(parts) == 3), "")
 
 
 def reasons(report: Report) -> tuple[Reason, ...]:

@@ -83,7 +83,10 @@ def ladders(report: Report) -> Html | None:
         return None
     top = max((_finite(rung.sqnr_db) for _, ladder in found for rung in ladder.rungs), default=1.0)
     cards = [_ladder(item, ladder, max(top, 1.0)) for item, ladder in found]
-    about = "Each form of the model against the one before it, on the same pictures. The first to break is at fault."
+    about = (
+        "Each form of the model against the one before it, on the same pictures. The first to break is at fault. Where "
+        "it was pruned or trained, the original comes first: the step of the metric is what that cost."
+    )
     return section("Verification ladders", "ladders", el("p", about, class_="soft small"), *cards)
 
 
@@ -95,8 +98,9 @@ def _ladder(item: ArtifactFigures, ladder: Ladder, top: float) -> Html:
         held = sum(rung.outcome == "pass" for rung in ladder.rungs)
         unclear = any(rung.outcome in ("fail", "inconclusive") for rung in ladder.rungs)
         sign = "inconclusive" if unclear else "pass" if held else "not-checked"
-        rest = len(ladder.rungs) - held
-        text = f"{held} of {count_text(len(ladder.rungs), 'rung')} hold, {rest} not checked"
+        compared = sum(bool(rung.against) for rung in ladder.rungs)
+        rest = compared - held
+        text = f"{held} of {count_text(compared, 'rung')} hold, {rest} not checked"
         text = text if rest else f"all {count_text(held, 'rung')} hold"
     else:
         text = f"breaks at {broken_text(ladder)}"

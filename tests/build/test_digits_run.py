@@ -88,6 +88,10 @@ def test_accuracy_is_kept_and_the_file_shrinks(digits_run: DigitsRun, target: st
     assert figures.ladder is not None
     assert figures.ladder.first_broken is None
     assert [rung.samples for rung in figures.ladder.rungs if rung.outcome == "pass"] == [64] * 4
+    first, second = figures.ladder.rungs[:2]
+    assert (first.name, second.name) == ("original torch", "float torch")
+    assert first.metric is not None
+    assert first.metric >= 0.95
 
 
 def test_figures_name_the_file_that_they_were_measured_on(digits_run: DigitsRun) -> None:

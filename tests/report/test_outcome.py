@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgecv.core.figures import Diagnosis, Ladder, Verdict
+from edgecv.core.figures import Diagnosis, Ladder, Rung, Verdict
 from edgecv.core.plain import from_plain
 from edgecv.report.outcome import (
     artifact_outcome,
@@ -16,12 +16,13 @@ from edgecv.report.outcome import (
     broken_text,
     grouped,
     headline,
+    lost_where,
     overall_outcome,
     reasons,
     speedup,
 )
 from edgecv.report.render import FORMS, render_html, render_markdown, render_text
-from edgecv.report.schema import Report
+from edgecv.report.schema import ArtifactFigures, Report
 
 
 def outcomes(report: Report) -> dict[str, str]:
@@ -68,6 +69,40 @@ def test_headlines(passing: Report, failing: Report, inconclusive: Report, empty
     assert "95 % interval \u22120.28 to 1.78 points holds the limit; about 6,120 samples would decide" in said
     assert "throttled" in said
     assert headline(empty) == "The run made no artifact."
+
+
+def with_original(item: ArtifactFigures, metric: float | None, *rungs: Rung) -> ArtifactFigures:
+    """``item`` with a ladder that begins with the original network, whose metric is ``metric``."""
+    base = Rung("original torch", "", 64, None, None, None, metric, None, "not-checked")
+    return replace(item, ladder=Ladder((base, *rungs), None))
+
+
+def rung(name: str, metric: float | None) -> Rung:
+    return Rung(name, "float torch", 64, 40.0, 0.1, 1.0, metric, 20.0, "pass")
+
+
+def test_a_loss_is_told_by_the_part_of_the_build_that_made_it(passing: Report) -> None:
+    item = next(item for item in passing.artifacts if item.target == "host-openvino" and item.role == "optimized")
+    assert lost_where(item) == "", "nothing was pruned or trained"
+    rungs = (rung("float torch", 0.75), rung("float ONNX", 0.75), rung("Q/DQ torch", 0.74))
+    cut = with_original(item, 0.9861, *rungs, rung(f"compiled {item.backend}", 0.745))
+    said = (
+        "lost on the 64 pictures of verification, in points: 23.61 before quantisation, 1.00 by it, \u22120.50 in the "
+        "compiled file"
+    )
+    assert lost_where(cut) == said
+    assert lost_where(with_original(item, 0.9861, rung("float torch", 0.75))).endswith("points: 23.61 before export")
+    assert lost_where(with_original(item, None, *rungs)) == ""
+    deferred = replace(with_original(item, 0.9861, *rungs), accuracy=None)
+    assert lost_where(deferred).endswith("23.61 before quantisation, 1.00 by it")
+    assert lost_where(replace(deferred, verdicts=())) == ""
+    high = replace(item.verdicts[0], value=0.24, outcome="fail")
+    failed = replace(cut, verdicts=(high,), ladder=replace(cut.ladder, first_broken="Q/DQ torch"))  # type: ignore[type-var]
+    one, other = artifact_reasons(failed)
+    assert one.why.endswith(f"; {said}")
+    assert said not in other.why, "once is enough"
+    (only,) = artifact_reasons(replace(failed, verdicts=()))
+    assert only.why == said
 
 
 @pytest.mark.parametrize("outcome", ["fail", "inconclusive"])
